@@ -1,0 +1,34 @@
+PY ?= python3
+UV := $(shell command -v uv 2>/dev/null)
+BIN := .venv/bin
+
+.PHONY: demo test check bench clean
+demo: .venv/.ok  ## The main job: thousands of real messages through a real Postgres
+	@$(BIN)/pgtasks demo
+
+test: .venv/.ok  ## All tests, on a Postgres of their own
+	@$(BIN)/python -m pytest -q -n 2
+
+check: .venv/.ok  ## Style, types, and which module may import which
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+bench: .venv/.ok  ## The benchmarks; see docs/performance.md
+	@$(BIN)/python -m benchmarks all
+
+clean:
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# The stamp is newer than pyproject.toml when the environment has what it asks for.
+.venv/.ok: pyproject.toml
+ifneq ($(UV),)
+	@$(UV) venv -q --allow-existing --python ">=3.11" .venv
+	@$(UV) pip install -q --python .venv -e '.[test]'
+else
+	@$(PY) -c 'import sys; sys.exit("pgtasks needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another: make PY=python3.12") if sys.version_info < (3, 11) else None'
+	@$(PY) -m venv .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test]'
+endif
+	@touch $@

@@ -1,0 +1,69 @@
+"""Background tasks for Python on plain PostgreSQL."""
+
+from pgtasks.client import Client, connect, current_client
+from pgtasks.config import Config
+from pgtasks.context import Context, current_message
+from pgtasks.errors import (
+    ArgumentError,
+    ConfigError,
+    DatabaseError,
+    DatabaseUnreachable,
+    DecodeError,
+    DuplicateTaskError,
+    EmbeddedError,
+    LeaseLost,
+    NotConnectedError,
+    PgtasksError,
+    QueueNameError,
+    SchemaError,
+    TaskDefinitionError,
+    TaskImportError,
+    TaskTimeout,
+    UnknownQueueError,
+    UnknownTaskError,
+)
+from pgtasks.message import Handle
+from pgtasks.outcome import Discard, RetryLater, Snooze
+from pgtasks.registry import Registry, lifespan
+from pgtasks.retry import Retry
+from pgtasks.task import NamedTask, Task, task
+from pgtasks.worker import Worker
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArgumentError",
+    "Client",
+    "Config",
+    "ConfigError",
+    "Context",
+    "DatabaseError",
+    "DatabaseUnreachable",
+    "DecodeError",
+    "Discard",
+    "DuplicateTaskError",
+    "EmbeddedError",
+    "Handle",
+    "LeaseLost",
+    "NamedTask",
+    "NotConnectedError",
+    "PgtasksError",
+    "QueueNameError",
+    "Registry",
+    "Retry",
+    "RetryLater",
+    "SchemaError",
+    "Snooze",
+    "Task",
+    "TaskDefinitionError",
+    "TaskImportError",
+    "TaskTimeout",
+    "UnknownQueueError",
+    "UnknownTaskError",
+    "Worker",
+    "connect",
+    "current_client",
+    "current_message",
+    "lifespan",
+    "task",
+]

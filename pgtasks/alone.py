@@ -1,0 +1,108 @@
+"""Alone: runs given messages one by one, each the only one in its process.
+
+Messages that were running when a process died may have brought it down, and their neighbours have
+not: whatever the process dies of now is proven.
+"""
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import timedelta
+from time import monotonic
+
+import anyio
+import attrs
+
+from pgtasks.board import Board, Entry
+from pgtasks.config import DatabaseConfig
+from pgtasks.connection import WORKER_SETTINGS, Line
+from pgtasks.keeper import Keeper
+from pgtasks.lease import Lease, leased
+from pgtasks.settlement import released
+from pgtasks.settler import Settler
+from pgtasks.store import Store
+
+
+@attrs.define(eq=False)
+class Alone:
+    """A scheduler whose messages are given to it, with leases that were claimed before."""
+
+    leases: Mapping[str, timedelta]
+    run_message: Callable[[Lease], Awaitable[None]]
+    _database: DatabaseConfig
+    _settler: Settler
+    _keeper: Keeper
+    _board: Board | None
+    _entries: Sequence[Entry]
+    _on_end: Callable[[], None]
+    """Called when the last one has ended."""
+    _current: Lease | None = attrs.field(default=None, init=False)
+    _line: Line = attrs.field(init=False)
+    _stopping: bool = attrs.field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._line = Line(self._database, "alone", WORKER_SETTINGS)
+
+    async def run(self) -> None:
+        """Take the leases over and run their messages, one after another, until stopped."""
+        try:
+            waiting = deque(await self._take_all())
+            while waiting and not self._stopping:
+                await self._run(waiting.popleft())
+            for lease in waiting:
+                self._settler.put(lease, released(lease.message))
+        finally:
+            await self._line.close()
+            self._on_end()
+
+    async def _take_all(self) -> list[Lease]:
+        taken = [await self._take(entry) for entry in self._entries]
+        return [lease for lease in taken if lease is not None]
+
+    async def _take(self, entry: Entry) -> Lease | None:
+        """Take over a lease; one that no longer stands is left to whoever has it."""
+        asked_at, length = monotonic(), self.leases[entry.queue]
+        ids, deliveries = [entry.message_id], [entry.delivery]
+        [answer] = await self._line.call(
+            lambda on: Store(on).extend(entry.queue, ids, deliveries, [length])
+        )
+        row = await self._line.call(
+            lambda on: Store(on).take(entry.queue, entry.message_id, entry.delivery)
+        )
+        if row is None or not answer["held"]:
+            return None
+        lease = leased(entry.queue, row, asked_at, length)
+        self._keeper.hold(lease)
+        if self._board is not None:
+            self._board.add(lease)
+        return lease
+
+    async def _run(self, lease: Lease) -> None:
+        if lease.lost:
+            self._settler.forget(lease)
+            return
+        self._current = lease
+        if self._board is not None:
+            self._board.mark_running(lease)
+        try:
+            await self.run_message(lease)
+            while lease in self._keeper.held():  # until its end is written, it is not over
+                await anyio.sleep(0.01)
+        finally:
+            self._current = None
+
+    def wake(self, queue: str | None = None) -> None:
+        """Do nothing: there is nothing to fetch."""
+
+    def stop(self) -> None:
+        """Run nothing more after what runs now."""
+        self._stopping = True
+
+    def cancel_running(self) -> None:
+        """End what runs now; it is given back."""
+        if self._current is not None and self._current.cancel is not None:
+            self._current.cancel("stopping")
+
+    @property
+    def running(self) -> int:
+        """How many messages run now: none or one."""
+        return int(self._current is not None)

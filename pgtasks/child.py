@@ -1,0 +1,185 @@
+"""Child: a worker process under a supervisor, told what to do over a socket.
+
+The supervisor's end of the socket also says that the supervisor lives: when it closes, the child
+stops as if it had been told to.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import anyio
+
+from pgtasks import embedded, exit_codes
+from pgtasks.assignment import Assignment, read_assignment, read_line, to_line
+from pgtasks.board import Board
+from pgtasks.database import Database
+from pgtasks.errors import PgtasksError
+from pgtasks.lease import Lease
+from pgtasks.logs import configure
+from pgtasks.tasks_import import check_registered, import_tasks
+from pgtasks.worker import Worker
+
+log = logging.getLogger("pgtasks.child")
+
+SOCKET_VARIABLE = "PGTASKS_CHILD_SOCKET"
+BOARD_VARIABLE = "PGTASKS_CHILD_BOARD"
+
+UNEXPLAINED_DELIVERIES = 2
+"""So many deliveries that never ended make a message a suspect. One is no sign: a machine that
+was switched off leaves it on every message it held."""
+WATCHDOG_SECONDS = 2.5
+
+
+def main() -> NoReturn:
+    """Be the child of the supervisor whose socket and board stand in the environment."""
+    stopping = threading.Event()
+    # Before the first line of the user's code runs. Ctrl-C reaches the whole process group; the
+    # supervisor alone decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
+    link = socket.socket(fileno=int(os.environ.pop(SOCKET_VARIABLE)))
+    board = Board.attach(int(os.environ.pop(BOARD_VARIABLE)))
+    assignment = read_assignment(_first_line(link))
+    configure(assignment.config.log.level, assignment.config.log.format, everything=True)
+    code = _work(assignment, link, board, stopping)
+    logging.shutdown()
+    sys.stdout.flush()
+    # Not sys.exit: that waits for threads of the user's that nothing can end.
+    os._exit(code)
+
+
+def _work(
+    assignment: Assignment, link: socket.socket, board: Board, stopping: threading.Event
+) -> int:
+    server = None
+    try:
+        if assignment.embedded_folder is not None:
+            server = embedded.start(Path(assignment.embedded_folder))
+        import_tasks(assignment.tasks)
+        check_registered(assignment.tasks)
+        worker = Worker(
+            config=assignment.config,
+            queues=assignment.queues,
+            database=Database(assignment.config.database, server=None),
+            board=board,
+            on_suspect=_hand_over(link),
+            alone=assignment.alone,
+        )
+        options: dict[str, Any] = {"use_uvloop": _has_uvloop()}
+        anyio.run(_run, worker, assignment, link, stopping, backend_options=options)
+    except (PgtasksError, BaseExceptionGroup) as error:
+        if not all(isinstance(leaf, PgtasksError) for leaf in _leaves(error)):
+            raise
+        _tell(link, {"is": "failed", "error": "\n".join(str(leaf) for leaf in _leaves(error))})
+        return exit_codes.FAILED
+    finally:
+        if server is not None:
+            server.close()
+    # Without this line its end would be a crash, and what it ran a suspect: a task may have
+    # called os._exit.
+    _tell(link, {"is": "ending"})
+    return exit_codes.UNSETTLED if worker.unsettled else exit_codes.OK
+
+
+async def _run(
+    worker: Worker, assignment: Assignment, link: socket.socket, stopping: threading.Event
+) -> None:
+    loop = asyncio.get_running_loop()
+    stop = _stopper(worker, assignment.config.worker.grace.total_seconds())
+    loop.add_signal_handler(signal.SIGTERM, stop)
+    if stopping.is_set():
+        stop()
+    reader, writer = await asyncio.open_connection(sock=link.dup())
+    async with anyio.create_task_group() as group:
+        group.start_soon(_obey, reader, worker, stop)
+        await group.start(worker.run)
+        _tell(link, {"is": "ready"})
+        await worker.ended.wait()
+        group.cancel_scope.cancel()
+    writer.close()
+
+
+async def _obey(
+    reader: asyncio.StreamReader, worker: Worker, stop: Callable[[], None]
+) -> None:
+    while line := await reader.readline():
+        match read_line(line):
+            case {"do": "cancel"}:
+                stop()
+                worker.cancel()
+            case _:
+                stop()
+    stop()  # the supervisor is gone
+
+
+def _stopper(worker: Worker, grace_seconds: float) -> Callable[[], None]:
+    """Return what stops the worker, and ends the process if the worker does not end itself."""
+
+    def stop() -> None:
+        if worker.is_stopping:
+            return
+        worker.stop()
+        # A thread: code of a task that never returns to the loop would hold up a timer on it.
+        watchdog = threading.Timer(
+            grace_seconds + WATCHDOG_SECONDS, os._exit, (exit_codes.UNSETTLED,)
+        )
+        watchdog.daemon = True
+        watchdog.start()
+
+    return stop
+
+
+def _hand_over(link: socket.socket) -> Callable[[Lease], bool]:
+    def is_suspect(lease: Lease) -> bool:
+        message = lease.message
+        if message.unexplained < UNEXPLAINED_DELIVERIES:
+            return False
+        _tell(link, {"is": "suspect", "queue": message.queue, "message_id": message.message_id,
+                     "delivery": message.delivery})  # fmt: skip
+        return True
+
+    return is_suspect
+
+
+def _tell(link: socket.socket, told: dict[str, Any]) -> None:
+    try:
+        link.sendall(to_line(told))
+    except OSError:
+        log.warning("the supervisor does not listen any more")
+
+
+def _first_line(link: socket.socket) -> bytes:
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        received = link.recv(1)
+        if not received:
+            os._exit(exit_codes.OK)  # the supervisor is gone before there was anything to do
+        line += received
+    return bytes(line)
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]
+
+
+def _has_uvloop() -> bool:
+    try:
+        import uvloop  # noqa: F401, PLC0415 - an extra: there or not
+    except ImportError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The commands and their groups."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from cyclopts import App, Group, Parameter
+
+import pgtasks
+from pgtasks import exit_codes
+from pgtasks.cli import config, db, defer, demo, doctor, init, message, queue, worker
+from pgtasks.cli.failure import report
+from pgtasks.cli.help import print_panel
+from pgtasks.cli.output import make_safe
+
+RUN = Group("Run", sort_key=1)
+PROJECT = Group("Project", sort_key=2)
+MESSAGES = Group("Messages", sort_key=3)
+DATABASE = Group("Database", sort_key=4)
+OTHER = Group("Other", sort_key=5)
+
+_COMMANDS: dict[Group, tuple[App | Callable[..., object], ...]] = {
+    RUN: (worker.worker, demo.demo),
+    PROJECT: (init.init, config.app),
+    MESSAGES: (defer.defer, queue.app, message.app),
+    DATABASE: (db.app, doctor.doctor),
+}
+
+_EXAMPLES = """\
+Examples:
+  pgtasks demo                                  thousands of tasks, on a Postgres of their own
+  pgtasks init shop                             a first project
+  pgtasks worker shop.tasks --concurrency 50    run its tasks
+  pgtasks defer shop.tasks.hello name=world     send it a message from here
+
+`pgtasks COMMAND --help` says more. Exit codes: 0 done, 1 failed, 2 wrong usage or settings.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; nothing is raised.
+
+    Args:
+        arguments: the command line without the program's name; default: this process's.
+
+    Example:
+        >>> main(["config", "check"])
+        0
+    """
+    make_safe(sys.stdout, sys.stderr)
+    try:
+        code = _app()(
+            sys.argv[1:] if arguments is None else list(arguments),
+            print_error=False,
+            exit_on_error=False,
+            result_action="return_value",
+        )
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - said here, once, in full
+        return report(error)
+    return code if isinstance(code, int) else exit_codes.OK
+
+
+def _app() -> App:
+    app = App(
+        name="pgtasks",
+        help="Background tasks for Python on plain PostgreSQL.",
+        usage="Usage: pgtasks COMMAND [OPTIONS]",
+        help_epilogue=_EXAMPLES,
+        help_format="plaintext",
+        help_formatter=print_panel,
+        version=f"pgtasks {pgtasks.__version__}",
+        default_parameter=Parameter(negative=(), show_default=False),
+        suppress_keyboard_interrupt=False,
+    )
+    app["--help"].group = OTHER
+    app["--version"].group = OTHER
+    for group, commands in _COMMANDS.items():
+        for command in commands:
+            if isinstance(command, App):
+                app.command(command, group=group)
+            else:
+                app.command(command, group=group, help_epilogue="")
+    return app

@@ -1,0 +1,63 @@
+"""`pgtasks db`."""
+
+from cyclopts import App
+
+from pgtasks.cli.options import NOTHING_GIVEN, Source
+from pgtasks.cli.output import say
+
+app = App(name="db", help="Install, upgrade and check the schema.", help_epilogue="")
+
+
+@app.command
+async def upgrade(*, source: Source = NOTHING_GIVEN) -> None:
+    """Bring the schema up to date; nothing happens when it is.
+
+    Workers do so themselves unless worker.install.enable is false.
+
+    For example:
+      pgtasks db upgrade --database-url postgresql://admin@db/shop
+
+    Args:
+        source: The settings.
+    """
+    from pgtasks import migrate
+    from pgtasks.cli.session import open_session
+
+    async with open_session(source.load(), with_schema=False) as session:
+        applied = await migrate.upgrade(session.connection)
+    for step in applied:
+        say(f"applied {step.version:04} {step.name}")
+    if not applied:
+        say(f"up to date (version {migrate.migrations()[-1].version})")
+
+
+@app.command
+async def check(*, source: Source = NOTHING_GIVEN) -> None:
+    """Check that the schema is the one that this pgtasks works with.
+
+    For example:
+      pgtasks db check && pgtasks worker shop.tasks
+
+    Exit codes: 0 it is, 1 it is missing, older or newer.
+
+    Args:
+        source: The settings.
+    """
+    from pgtasks import migrate
+    from pgtasks.cli.session import open_session
+
+    async with open_session(source.load(), with_schema=False) as session:
+        await migrate.check(session.connection)
+    say(f"up to date (version {migrate.migrations()[-1].version})")
+
+
+@app.command
+def sql() -> None:
+    """Print the SQL that installs the schema on a database that has none of it.
+
+    For example:
+      pgtasks db sql | psql -v ON_ERROR_STOP=1 shop
+    """
+    from pgtasks import migrate
+
+    print(migrate.script(), end="")

@@ -1,0 +1,317 @@
+"""Client: a process's way to the database, and the calls that store messages there."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import ExitStack
+from datetime import datetime, timedelta
+from typing import Any, Self, TypeVar
+
+import anyio
+import anyio.from_thread
+import asyncpg
+import attrs
+
+from pgtasks import layers
+from pgtasks.config import Config
+from pgtasks.connection import CALL_SECONDS, Pool, is_transient, open_pool, unreachable
+from pgtasks.database import Database, given, open_database
+from pgtasks.errors import DatabaseUnreachable, NotConnectedError, SchemaError
+from pgtasks.layers import Loaded
+from pgtasks.message import Handle, new_id, write_envelope
+from pgtasks.store import Executor, Store
+
+T = TypeVar("T")
+
+CHUNK = 1000
+"""Messages a statement of `defer_many`: beyond it the rate no longer rises."""
+
+_NO_DELAY = timedelta(0)
+
+
+@attrs.frozen
+class Call:
+    """What is to be stored: the arguments of one or more calls of one task, and when to run."""
+
+    task: str
+    queue: str
+    args: Sequence[bytes]
+    headers: str | None = None
+    delay: timedelta = _NO_DELAY
+    at: datetime | None = None
+    connection: Executor | None = None
+
+
+@attrs.define(eq=False)
+class Client:
+    """A pool of connections, and the default for deferring while it is open.
+
+    Open it with `async with`, or with a plain `with` where there is no event loop: it then keeps
+    a thread with a loop of its own. It may be used from any thread and loop while it is open.
+    """
+
+    _loaded: Loaded
+    _database: Database | None = None
+    _owns_database: bool = True
+    _pool: Pool | None = attrs.field(default=None, init=False)
+    _loop: asyncio.AbstractEventLoop | None = attrs.field(default=None, init=False)
+    _portal: ExitStack = attrs.field(factory=ExitStack, init=False)
+    _known_queues: set[str] = attrs.field(factory=set, init=False)
+
+    @property
+    def config(self) -> Config:
+        """The configuration this client works with."""
+        return self._loaded.config
+
+    @property
+    def pool(self) -> Pool:
+        """The asyncpg pool, for your own queries.
+
+        Raises:
+            NotConnectedError: the client is not open.
+        """
+        if self._pool is None:
+            raise NotConnectedError("this client is not open; use it in `async with connect():`")
+        return self._pool
+
+    async def open(self) -> None:
+        """Connect, and become this process's default client.
+
+        Raises:
+            DatabaseUnreachable: no connection in time.
+            SchemaError: the database lacks the schema, or has another version of it.
+        """
+        if self._database is None:
+            self._database = await open_database(self._loaded)
+        try:
+            if self._owns_database:
+                await self._database.prepare(install=self._database.server is not None)
+            self._pool = await open_pool(self._database.config, "client")
+        except BaseException:
+            self._let_go()
+            raise
+        self._loop = asyncio.get_running_loop()
+        _open.append(self)
+
+    async def close(self) -> None:
+        """Disconnect; the client that was the default before is it again."""
+        if self in _open:
+            _open.remove(self)
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            with anyio.CancelScope(shield=True):
+                with anyio.move_on_after(2) as bound:
+                    await pool.close()
+                if bound.cancelled_caught:
+                    pool.terminate()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._owns_database and self._database is not None:
+            self._database.close()
+            self._database = None
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            portal = stack.enter_context(anyio.from_thread.start_blocking_portal("asyncio"))
+            portal.call(self.open)
+            stack.callback(portal.call, self.close)
+            self._portal = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._portal.close()
+
+    # Sending
+
+    async def send(self, call: Call) -> list[Handle]:
+        """Store the messages of a call, all or none, and return their handles in order.
+
+        Raises:
+            DatabaseUnreachable: the database was not reached, or did not say whether it stored
+                them: then they may be there or not.
+        """
+        if call.connection is not None:
+            await self._ensure_queue(call.queue)
+            return await self._store(call, call.connection)
+        return await self.at_home(lambda: self._on_pool(lambda on: self._store(call, on), call))
+
+    def send_sync(self, call: Call) -> list[Handle]:
+        """Store the messages of a call from code without an event loop.
+
+        Raises:
+            RuntimeError: called on the client's own event loop, which it would block for ever.
+        """
+        if call.connection is not None:
+            raise TypeError("options(connection=...) is for `await ….defer(…)`: the connection "
+                            "belongs to an event loop")  # fmt: skip
+        loop = self._home()
+        if _running_loop() is loop:
+            raise RuntimeError("this is the client's event loop: use `await ….defer(…)` here")
+        return asyncio.run_coroutine_threadsafe(self.send(call), loop).result()
+
+    async def at_home(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run `work` on the event loop the client was opened on, from whichever loop this is."""
+        loop = self._home()
+        if loop is asyncio.get_running_loop():
+            return await work()
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), loop))
+
+    def _home(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None or self._loop.is_closed() or self._pool is None:
+            raise NotConnectedError("this client is not open; use it in `async with connect():`")
+        return self._loop
+
+    async def _on_pool(self, use: Callable[[Executor], Awaitable[T]], call: Call) -> T:
+        config = self.config.database
+        try:
+            async with self.pool.acquire(timeout=config.acquire_timeout.total_seconds()) as on:
+                try:
+                    return await _within(use, on)
+                except asyncpg.UndefinedTableError:
+                    await self._create_queue(call.queue, on)
+                    return await _within(use, on)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            raise _unsure(self, error) from error
+
+    async def _store(self, call: Call, on: Executor) -> list[Handle]:
+        ids = [new_id() for _ in call.args]
+        bodies = [
+            write_envelope(id_, call.task, args) for id_, args in zip(ids, call.args, strict=True)
+        ]
+        store = Store(on)
+        notify = self.config.worker.queue_fetch.notify
+        if len(bodies) == 1:
+            stored = [
+                await store.send(
+                    call.queue, bodies[0], call.headers, call.delay, call.at, notify=notify
+                )
+            ]
+        else:
+            stored = await _store_many(store, call, bodies, notify=notify)
+        return [Handle(id_, call.queue, row) for id_, row in zip(ids, stored, strict=True)]
+
+    # A statement that fails would end the caller's transaction, so that a queue has to be there
+    # before it is used on the caller's connection.
+    async def _ensure_queue(self, queue: str) -> None:
+        if queue not in self._known_queues:
+            await self.at_home(
+                lambda: self._on_pool(
+                    lambda on: self._create_queue(queue, on), Call("", queue, ())
+                )
+            )
+
+    async def _create_queue(self, queue: str, on: Executor) -> None:
+        try:
+            await Store(on).create_queue(queue)
+        except (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError) as error:
+            raise SchemaError(
+                "this database has no pgtasks schema; run `pgtasks db upgrade`"
+            ) from error
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise SchemaError(
+                f"there is no queue {queue!r}, and this role may not create it; run "
+                f"`pgtasks queue create {queue}` as a role that may"
+            ) from error
+        self._known_queues.add(queue)
+
+
+async def _store_many(
+    store: Store, call: Call, bodies: Sequence[str], *, notify: bool
+) -> list[int]:
+    stored: list[int] = []
+    async with _transaction(store.on):
+        for start in range(0, len(bodies), CHUNK):
+            chunk = bodies[start : start + CHUNK]
+            stored += await store.send_many(
+                call.queue, chunk, call.headers, call.delay, call.at
+            )
+        if notify and bodies:
+            await store.notify(call.queue)
+    return stored
+
+
+def _transaction(on: Any) -> Any:
+    return on.transaction()
+
+
+async def _within(use: Callable[[Executor], Awaitable[T]], on: Any) -> T:
+    with anyio.fail_after(12 * CALL_SECONDS):
+        return await use(on)
+
+
+def _unsure(client: Client, error: BaseException) -> BaseException:
+    if isinstance(error, DatabaseUnreachable):
+        return error
+    assert client._database is not None  # noqa: S101, SLF001
+    reason = unreachable(client._database.config, error)  # noqa: SLF001
+    return DatabaseUnreachable(
+        f"{reason}\nThe connection failed while messages were being stored: unless it failed "
+        "before they were sent, they may be there. Deferring again may store them twice."
+    )
+
+
+def connect(
+    url: str | None = None, config: Config | None = None
+) -> Client:
+    """Return a client of the database, to be opened with `async with` or `with`.
+
+    While it is open it is the default client of the process: every `defer` goes through it.
+
+    Args:
+        url: a Postgres URL; default: what the configuration says, and with nothing configured
+            the embedded server in the project's `.pgtasks/`.
+        config: a whole configuration; default: files and environment, see docs/configuration.md.
+
+    Raises:
+        ConfigError: the configuration is wrong; the text says where.
+
+    Example:
+        ```python
+        async with connect():
+            await send_welcome.defer(42)
+        ```
+    """
+    if config is None:
+        return Client(layers.load({"database.url": layers.Flag("connect(url=…)", url)}))
+    if url is not None:
+        config = attrs.evolve(config, database=attrs.evolve(config.database, url=url))
+    return Client(given(config))
+
+
+def current_client() -> Client:
+    """Return the client that deferring uses now.
+
+    Raises:
+        NotConnectedError: none is open in this process; the text says how to open one.
+    """
+    if not _open:
+        raise NotConnectedError(
+            "no client is open in this process. Open one around your program:\n"
+            "    async with pgtasks.connect():    # or, without an event loop: with connect():\n"
+            "        await my_task.defer(...)"
+        )
+    return _open[-1]
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+_open: list[Client] = []
+
+# A forked child must not speak on its parent's connections.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_open.clear)

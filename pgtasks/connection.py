@@ -1,0 +1,178 @@
+"""Connections to Postgres: how they are opened, when they are given up, what an error means."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+import anyio
+import asyncpg
+import attrs
+
+from pgtasks.config import DatabaseConfig, masked_url
+from pgtasks.errors import DatabaseUnreachable
+
+if TYPE_CHECKING:  # generic for the type checker only
+    Connection = asyncpg.Connection[asyncpg.Record]
+    Pool = asyncpg.Pool[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection
+    Pool = asyncpg.Pool
+T = TypeVar("T")
+
+CALL_SECONDS = 5.0
+"""The longest any of our own statements may take before its connection is given up."""
+
+WORKER_SETTINGS: Mapping[str, str] = {
+    # A lost claim or completion only means that the message runs again after a crash of the
+    # server, which at-least-once allows; not waiting for the disk makes small batches 3x faster.
+    "synchronous_commit": "off",
+    # A plan made while the queue was empty must not be kept when 300,000 messages arrive: with
+    # the planner's defaults such a claim took 110 to 250 ms, pinned to the index below 1 ms.
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
+
+# By SQLSTATE class or code, never by text: the text is translated on some servers.
+_TRANSIENT_CLASSES = ("08", "53", "57", "58")
+_TRANSIENT_CODES = frozenset({"25006", "40001", "40P01", "55P03"})
+
+
+def is_transient(error: BaseException) -> bool:
+    """Tell whether the same call may succeed later: connection, resources, shutdown, locks."""
+    if isinstance(error, asyncpg.PostgresError):
+        code = error.sqlstate or ""
+        return code[:2] in _TRANSIENT_CLASSES or code in _TRANSIENT_CODES
+    return isinstance(
+        error, OSError | TimeoutError | asyncpg.InterfaceError | asyncpg.InternalClientError
+    )
+
+
+async def open_connection(
+    database: DatabaseConfig, purpose: str, settings: Mapping[str, str] | None = None
+) -> Connection:
+    """Open one connection, named after its purpose in `pg_stat_activity`.
+
+    Raises:
+        DatabaseUnreachable: it could not be opened in time; the text says why and what to check.
+    """
+    try:
+        with anyio.fail_after(database.connect_timeout.total_seconds()):
+            return await asyncpg.connect(
+                database.url,
+                timeout=database.connect_timeout.total_seconds(),
+                command_timeout=CALL_SECONDS,
+                statement_cache_size=0 if database.pgbouncer else 1000,
+                server_settings=_server_settings(database, purpose, settings or {}),
+            )
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise unreachable(database, error) from error
+
+
+async def open_pool(database: DatabaseConfig, purpose: str) -> Pool:
+    """Open the pool that users' own calls share.
+
+    Raises:
+        DatabaseUnreachable: no connection could be opened in time.
+    """
+    pool = asyncpg.create_pool(
+        database.url,
+        min_size=min(database.min_connections, database.max_connections),
+        max_size=database.max_connections,
+        timeout=database.connect_timeout.total_seconds(),
+        # Nothing of ours is left on a connection, so asyncpg's reset after every use, a round
+        # trip of about 100 µs, would reset nothing.
+        reset=_nothing_to_reset,
+        statement_cache_size=0 if database.pgbouncer else 1000,
+        server_settings=_server_settings(database, purpose, {}),
+    )
+    try:
+        with anyio.fail_after(database.connect_timeout.total_seconds()):
+            return await pool
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        pool.terminate()
+        raise unreachable(database, error) from error
+
+
+def unreachable(database: DatabaseConfig, error: BaseException) -> DatabaseUnreachable:
+    """Return the error that says why no connection could be opened, without the password."""
+    url = masked_url(database.url or "")
+    if isinstance(error, TimeoutError):
+        why = f"no answer within {database.connect_timeout.total_seconds():g} s"
+    else:
+        why = str(error).strip() or type(error).__name__
+    return DatabaseUnreachable(
+        f"cannot connect to {url}: {why}\n"
+        "Check database.url (or PGTASKS_DATABASE_URL, DATABASE_URL), that the server runs and "
+        "accepts this role; `pgtasks config show` says where the address comes from."
+    )
+
+
+@attrs.define
+class Line:
+    """A connection of its own for one purpose, opened when it is needed and again when it broke.
+
+    Every call is bounded. A call that fails for a reason other than SQL ends the connection at
+    once: over a network that swallows packets a graceful close would wait for ever.
+    """
+
+    database: DatabaseConfig
+    purpose: str
+    settings: Mapping[str, str] = attrs.field(factory=dict)
+    _connection: Connection | None = attrs.field(default=None, init=False)
+
+    async def call(
+        self, use: Callable[[Connection], Awaitable[T]], *, seconds: float = CALL_SECONDS
+    ) -> T:
+        """Return what `use` returns for an open connection, within `seconds`.
+
+        Raises:
+            DatabaseUnreachable: no connection could be opened.
+            TimeoutError: the call took too long; its connection is gone.
+            asyncpg.PostgresError: the server refused.
+        """
+        connection = await self._opened()
+        try:
+            with anyio.fail_after(seconds):
+                return await use(connection)
+        except BaseException as error:
+            if not isinstance(error, asyncpg.PostgresError) or connection.is_closed():
+                self.drop()
+            raise
+
+    async def _opened(self) -> Connection:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await open_connection(self.database, self.purpose, self.settings)
+        return self._connection
+
+    def drop(self) -> None:
+        """End the connection at once; the next call opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None and not connection.is_closed():
+            connection.terminate()
+
+    async def close(self) -> None:
+        """End the connection, gracefully where the server answers within a second."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        with anyio.CancelScope(shield=True):
+            try:
+                await connection.close(timeout=1)
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                connection.terminate()
+
+
+def _server_settings(
+    database: DatabaseConfig, purpose: str, settings: Mapping[str, str]
+) -> dict[str, str]:
+    # A pooler in transaction mode refuses settings it does not know, and would leak the others.
+    if database.pgbouncer:
+        return {}
+    return {"application_name": f"pgtasks {purpose}"} | dict(settings)
+
+
+async def _nothing_to_reset(_connection: object) -> None:
+    return None

@@ -1,0 +1,69 @@
+"""Which database this process works with: the configured one, or the embedded server."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio.to_thread
+import attrs
+
+from pgtasks import embedded, migrate
+from pgtasks.config import Config, DatabaseConfig
+from pgtasks.connection import Connection, open_connection
+from pgtasks.layers import Loaded, find_project_folder
+
+
+@attrs.frozen
+class Database:
+    """A database that can be connected to."""
+
+    config: DatabaseConfig
+    server: embedded.Server | None
+    """The embedded server, held up by this process; None when the database is somebody's own."""
+
+    def close(self) -> None:
+        """Let go of the embedded server, if there is one; the last to do so stops it."""
+        if self.server is not None:
+            self.server.close()
+
+    async def prepare(self, *, install: bool) -> None:
+        """Bring the schema up to date when `install`, else only check that it is.
+
+        Raises:
+            DatabaseUnreachable: no connection in time.
+            SchemaError: the schema is not as this version needs it.
+        """
+        async with self.connection("set-up") as connection:
+            if install:
+                await migrate.upgrade(connection)
+            else:
+                await migrate.check(connection)
+
+    @asynccontextmanager
+    async def connection(self, purpose: str) -> AsyncIterator[Connection]:
+        """Open one connection for the length of a block."""
+        connection = await open_connection(self.config, purpose)
+        try:
+            yield connection
+        finally:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(1):
+                await connection.close(timeout=1)
+            connection.terminate()
+
+
+def given(config: Config) -> Loaded:
+    """Return a configuration made in code as if it had been loaded."""
+    return Loaded(config, origins={}, project_folder=find_project_folder(Path.cwd()))
+
+
+async def open_database(loaded: Loaded) -> Database:
+    """Return the configured database; with none configured, start or join the embedded server.
+
+    Raises:
+        EmbeddedError: none is configured, and the embedded server cannot be started.
+    """
+    config = loaded.config.database
+    if config.url is not None:
+        return Database(config, server=None)
+    server = await anyio.to_thread.run_sync(embedded.start, loaded.project_folder)
+    return Database(attrs.evolve(config, url=server.url), server)

@@ -1,0 +1,169 @@
+"""Durations as people write them: 30, "250ms", "30s", "5m", "1h30m", "1d"."""
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from decimal import Decimal
+from typing import Final
+
+from pgtasks.errors import ConfigError
+
+LONGEST: Final = timedelta(days=36_500)  # a hundred years: no sum with a date can overflow
+
+_MICROSECONDS: Final = {
+    "d": 86_400_000_000,
+    "h": 3_600_000_000,
+    "m": 60_000_000,
+    "s": 1_000_000,
+    "ms": 1_000,
+    "us": 1,
+}
+_WORDS: Final = {
+    "d": ("day", "days"),
+    "h": ("hr", "hrs", "hour", "hours"),
+    "m": ("min", "mins", "minute", "minutes"),
+    "s": ("sec", "secs", "second", "seconds"),
+    "ms": ("msec", "msecs", "millis", "millisecond", "milliseconds"),
+    "us": ("\u00b5s", "\u03bcs", "usec", "usecs", "micros", "microsecond", "microseconds"),
+}
+_NUMBER: Final = r"[0-9]+(?:\.[0-9]+)?"
+_SECONDS: Final = re.compile(rf"(-?)({_NUMBER})")
+_PARTS: Final = re.compile(
+    r"(-?)(?=[0-9])" + "".join(rf"(?:({_NUMBER}){unit})?" for unit in _MICROSECONDS)
+)
+_FORMS: Final = 'write seconds as a number, or e.g. "250ms", "30s", "5m", "1h", "1d"'
+
+
+def parse_duration(value: object, *, allow_negative: bool = False) -> timedelta:
+    """Read a duration: seconds as a number, a text such as "1h30m", or a timedelta.
+
+    Whole microseconds are kept; a finer part is rounded.
+
+    Args:
+        value: an int, float, str or timedelta; never a bool.
+        allow_negative: whether "-5s" is welcome.
+
+    Raises:
+        ConfigError: when it is none of these, not finite, negative or longer than `LONGEST`.
+
+    Example:
+        >>> parse_duration("1h30m")
+        datetime.timedelta(seconds=5400)
+    """
+    microseconds = _microseconds(value)
+    text = shown(value)
+    if microseconds is None:
+        raise ConfigError(f"{text} is not a duration; {_advice(value, allow_negative)}")
+    if microseconds < 0 and not allow_negative:
+        raise ConfigError(f"{text} is negative; {_advice(-microseconds, allow_negative)}")
+    limit = LONGEST // timedelta(microseconds=1)
+    if abs(microseconds) > limit:
+        raise ConfigError(f'{text} is too long; write at most "{format_duration(LONGEST)}"')
+    whole = int(microseconds.to_integral_value())
+    if whole == 0 and microseconds != 0:
+        raise ConfigError(f'{text} is shorter than a microsecond; write 0 or e.g. "1us"')
+    return timedelta(microseconds=whole)
+
+
+def format_duration(value: timedelta) -> str:
+    """Write a duration in the shortest form that `parse_duration` reads back exactly.
+
+    Example:
+        >>> format_duration(timedelta(minutes=5))
+        '5m'
+    """
+    total = value // timedelta(microseconds=1)
+    if total == 0:
+        return "0s"
+    size = abs(total)
+    forms = [form for unit in _MICROSECONDS if (form := _in_one_unit(size, unit)) is not None]
+    shortest = min((*forms, _in_all_units(size)), key=lambda form: (len(form), "." in form))
+    return f"-{shortest}" if total < 0 else shortest
+
+
+def _in_one_unit(size: int, unit: str) -> str | None:
+    """The size as one count of `unit`, or None when that needs more than three decimals."""
+    thousandths, rest = divmod(size * 1000, _MICROSECONDS[unit])
+    if rest:
+        return None
+    whole, fraction = divmod(thousandths, 1000)
+    decimals = f".{fraction:03}".rstrip("0.") if fraction else ""
+    return f"{whole}{decimals}{unit}"
+
+
+def _in_all_units(size: int) -> str:
+    text = ""
+    for unit, length in _MICROSECONDS.items():
+        count, size = divmod(size, length)
+        text += f"{count}{unit}" if count else ""
+    return text
+
+
+def _microseconds(value: object) -> Decimal | None:
+    """The exact length in microseconds, or None when the value is not a duration at all."""
+    match value:
+        case bool():
+            return None
+        case timedelta():
+            return Decimal(value // timedelta(microseconds=1))
+        case int() | float():
+            seconds = Decimal(value if isinstance(value, int) else repr(value))
+            return seconds * 1_000_000 if seconds.is_finite() else None
+        case str() if len(value) <= 64:
+            return _from_text(value.strip())
+        case _:
+            return None
+
+
+def _from_text(text: str) -> Decimal | None:
+    if match := _SECONDS.fullmatch(text):
+        size = Decimal(match[2]) * _MICROSECONDS["s"]
+    elif match := _PARTS.fullmatch(text):
+        counts = zip(match.groups()[1:], _MICROSECONDS.values(), strict=True)
+        size = sum((Decimal(count) * unit for count, unit in counts if count), Decimal(0))
+    else:
+        return None
+    return -size if match[1] else size
+
+
+def _advice(value: object, allow_negative: bool) -> str:
+    """The nearest valid form of what was probably meant, or all the forms."""
+    microseconds = value if isinstance(value, Decimal) else None
+    if isinstance(value, str) and len(value) <= 64:
+        microseconds = _from_text(_tidied(value))
+    if microseconds is None or (microseconds < 0 and not allow_negative):
+        return _FORMS
+    limit = LONGEST // timedelta(microseconds=1)
+    if abs(microseconds) > limit or microseconds != microseconds.to_integral_value():
+        return _FORMS
+    return f'write "{format_duration(timedelta(microseconds=int(microseconds)))}"'
+
+
+def _tidied(text: str) -> str:
+    """What people write, as `parse_duration` reads it: `1,5 Hours` becomes `1.5h`."""
+    text = re.sub(r"\s+|\band\b", "", text.lower()).replace(",", ".")
+    for unit, words in _WORDS.items():
+        longest_first = sorted(words, key=len, reverse=True)
+        text = re.sub(rf"(?<=[0-9])(?:{'|'.join(longest_first)})(?![a-z])", unit, text)
+    return text
+
+
+def shown(value: object) -> str:
+    """A wrong value as a message shows it: short, on one line, and never raising."""
+    match value:
+        case str() | bool() | None:
+            text = json.dumps(value, ensure_ascii=False)
+        case int() if value.bit_length() > 128:
+            text = "this number"
+        case int() | float():
+            text = str(value)
+        case timedelta():
+            text = f'"{format_duration(value)}"'
+        case Mapping():
+            text = "a table"
+        case list() | tuple():
+            text = "a list"
+        case _:
+            text = f"a {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:56]}..."

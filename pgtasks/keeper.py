@@ -1,0 +1,146 @@
+"""Keeper: extends the leases a worker holds, from a thread that nothing in the worker can stop.
+
+Code of a task that blocks the event loop, a pool that is used up, a scope that is cancelled: each
+would stop an extension that ran on the worker's own loop, and the message would be run twice.
+So this thread has its own loop and its own connection.
+"""
+
+import asyncio
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from datetime import timedelta
+from time import monotonic
+
+import anyio
+import asyncpg
+import attrs
+
+from pgtasks.config import DatabaseConfig
+from pgtasks.connection import CALL_SECONDS, WORKER_SETTINGS, Line, is_transient
+from pgtasks.lease import Lease
+from pgtasks.settlement import describe_error
+from pgtasks.store import Store
+
+log = logging.getLogger("pgtasks.keeper")
+
+LONGEST_PAUSE = 0.5
+
+
+@attrs.define(eq=False)
+class Keeper:
+    """The leases a worker holds, and the thread that extends them."""
+
+    _database: DatabaseConfig
+    _on_lost: Callable[[Lease], None]
+    """Called in the keeper's thread."""
+    _held: dict[tuple[str, int], Lease] = attrs.field(factory=dict, init=False)
+    _line: Line = attrs.field(init=False)
+    _thread: threading.Thread | None = attrs.field(default=None, init=False)
+    _stopping: threading.Event = attrs.field(factory=threading.Event, init=False)
+    _loop: asyncio.AbstractEventLoop | None = attrs.field(default=None, init=False)
+    _rouse: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+    _pause: float = attrs.field(default=LONGEST_PAUSE, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._line = Line(self._database, "keeper", WORKER_SETTINGS)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._work, name="pgtasks-keeper", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the thread; leases still held run out by themselves."""
+        self._stopping.set()
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._rouse.set)
+
+    def join(self) -> None:
+        """Wait for the thread's end; not for a database that does not answer."""
+        if self._thread is not None:
+            self._thread.join(timeout=2)
+
+    def hold(self, lease: Lease) -> None:
+        """Extend this lease until it is let go."""
+        self._held[lease.key] = lease
+        self._pause = min(self._pause, max(0.05, lease.length_seconds / 12))
+
+    def let_go(self, lease: Lease) -> None:
+        """Extend this lease no longer."""
+        if self._held.get(lease.key) is lease:
+            del self._held[lease.key]
+
+    def held(self) -> list[Lease]:
+        """Return the leases held now."""
+        return list(self._held.values())
+
+    def is_alive(self) -> bool:
+        """Tell whether the thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def _work(self) -> None:
+        anyio.run(self._keep, backend="asyncio")
+
+    async def _keep(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        while not self._stopping.is_set():
+            try:
+                await self._round()
+            except Exception:  # the thread must outlive whatever a round runs into
+                log.exception("extending leases failed")
+            with anyio.move_on_after(self._pause):
+                await self._rouse.wait()
+        await self._line.close()
+
+    async def _round(self) -> None:
+        now = monotonic()
+        due: dict[str, list[Lease]] = defaultdict(list)
+        for lease in self.held():
+            if lease.extend_at <= now and not lease.lost:
+                due[lease.message.queue].append(lease)
+        for queue, leases in due.items():
+            await self._extend(queue, leases)
+        for lease in self.held():
+            if lease.is_over() and not lease.lost and not lease.settling:
+                self._lose(lease)
+
+    async def _extend(self, queue: str, leases: list[Lease]) -> None:
+        leases.sort(key=lambda lease: lease.message.message_id)
+        asked_at = monotonic()
+        # No longer than until the first of them is over: then it is to be cancelled, not kept.
+        patience = min(lease.kept_until for lease in leases) - asked_at - 0.2
+        try:
+            rows = await self._line.call(
+                lambda on: Store(on).extend(
+                    queue,
+                    [lease.message.message_id for lease in leases],
+                    [lease.message.delivery for lease in leases],
+                    [timedelta(seconds=lease.length_seconds) for lease in leases],
+                ),
+                seconds=min(CALL_SECONDS, max(0.5, patience)),
+            )
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+            level = logging.WARNING if is_transient(error) else logging.ERROR
+            log.log(
+                level,
+                "leases not extended, trying again",
+                extra={"fields": {"queue": queue, "leases": len(leases),
+                                  "error": describe_error(error)}},
+            )  # fmt: skip
+            return
+        self._note(leases, rows, asked_at)
+
+    def _note(self, leases: list[Lease], rows: list[asyncpg.Record], asked_at: float) -> None:
+        answers = {row["msg_id"]: row for row in rows}
+        for lease in leases:
+            row = answers[lease.message.message_id]
+            if row["extended"]:
+                lease.renewed(asked_at, lease.length_seconds)
+            elif not row["held"] and not lease.settling and self._held.get(lease.key) is lease:
+                self._lose(lease)
+
+    def _lose(self, lease: Lease) -> None:
+        lease.lost = True
+        self._on_lost(lease)

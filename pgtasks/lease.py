@@ -1,0 +1,58 @@
+"""Lease: a worker's hold on one message, from its claim to its settlement."""
+
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from time import monotonic
+from typing import Any
+
+import attrs
+
+from pgtasks.message import Message
+
+
+@attrs.define(eq=False)
+class Lease:
+    """One held message, shared by the event loop that runs it and the thread that extends it.
+
+    Each field is written by one side only, as said beside it.
+    """
+
+    message: Message
+    length_seconds: float
+    place: int = -1
+    """Its place on the board that the supervisor reads after a crash. Written by the loop."""
+    kept_until: float = attrs.field(init=False)
+    """Until when it surely lasts, on the local monotonic clock. Written by the keeper."""
+    extend_at: float = attrs.field(init=False)
+    """When to extend it. Written by the keeper."""
+    settling: bool = attrs.field(default=False, init=False)
+    """Its settlement may be on its way. Written by the loop."""
+    lost: bool = attrs.field(default=False, init=False)
+    """It belongs to somebody else. Written by the keeper, and by the loop after a settlement."""
+    cancel: Callable[[str], None] | None = attrs.field(default=None, init=False)
+    """Ends the run, with the reason; None while nothing runs. Written by the loop."""
+
+    def __attrs_post_init__(self) -> None:
+        self.renewed(self.message.claimed_at, self.length_seconds)
+
+    def renewed(self, asked_at: float, length_seconds: float) -> None:
+        """Note that it lasts `length_seconds` from `asked_at`, at least."""
+        self.kept_until = asked_at + length_seconds
+        self.extend_at = asked_at + length_seconds / 3
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What it is known by: the queue and the row."""
+        return (self.message.queue, self.message.message_id)
+
+    def is_over(self) -> bool:
+        """Tell whether it may have run out: another worker may be about to start the message."""
+        margin = min(1.0, self.length_seconds / 6)
+        return monotonic() > self.kept_until - margin
+
+
+def leased(queue: str, row: Iterable[Any], claimed_at: float, length: timedelta) -> Lease:
+    """Return the lease that a row of a claim stands for."""
+    message_id, delivery, enqueued_at, _due_at, body, headers = row
+    message = Message(queue, message_id, delivery, enqueued_at, body, headers, claimed_at)
+    return Lease(message, length.total_seconds())

@@ -1,0 +1,69 @@
+"""Listener: one connection that LISTENs, and tells which queue to look at."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import asyncpg
+import attrs
+
+from pgtasks.backoff import Backoff
+from pgtasks.config import DatabaseConfig
+from pgtasks.connection import CALL_SECONDS, Connection, open_connection
+from pgtasks.errors import DatabaseError
+from pgtasks.settlement import describe_error
+
+log = logging.getLogger("pgtasks.listener")
+
+CHANNEL = "pgtasks"
+PING_SECONDS = 10.0
+
+
+@attrs.define(eq=False)
+class Listener:
+    """A hint, never the truth: whoever polls finds the same messages, later."""
+
+    _database: DatabaseConfig
+    _wake: Callable[[str | None], None]
+    """Called with the queue to look at; with None after every (re)connect: look at all."""
+    _longest_pause: float
+    is_listening: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+
+    async def run(self) -> None:
+        """Listen until cancelled, over every loss of the connection."""
+        backoff = Backoff(longest_seconds=self._longest_pause)
+        while True:
+            try:
+                await self._listen(backoff)
+            except (DatabaseError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as e:
+                pause = backoff.next_seconds()
+                log.warning("not listening, polling meanwhile", extra={"fields": {
+                    "error": describe_error(e), "again_in": f"{pause:.1f}s"}})  # fmt: skip
+                await asyncio.sleep(pause)
+
+    async def _listen(self, backoff: Backoff) -> None:
+        connection = await open_connection(self._database, "listener")
+        lost = asyncio.Event()
+        try:
+            connection.add_termination_listener(lambda _: lost.set())
+            await connection.add_listener(CHANNEL, self._told)
+            self.is_listening.set()
+            backoff.reset()
+            self._wake(None)  # what was sent while nobody listened
+            await self._ping(connection, lost)
+        finally:
+            self.is_listening.clear()
+            connection.terminate()
+
+    async def _ping(self, connection: Connection, lost: asyncio.Event) -> None:
+        # A connection whose other end vanished without a word stays silent for ever: ask.
+        while not lost.is_set():
+            try:
+                async with asyncio.timeout(PING_SECONDS):
+                    await lost.wait()
+            except TimeoutError:
+                await connection.fetchval("SELECT 1", timeout=CALL_SECONDS)
+        raise ConnectionError("the server closed the connection")
+
+    def _told(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        self._wake(str(payload))

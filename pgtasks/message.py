@@ -1,0 +1,164 @@
+"""Message: one leased row, and what is known of its past runs."""
+
+import os
+import time
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import attrs
+import msgspec
+
+from pgtasks.errors import DecodeError
+
+MAX_ERRORS = 5
+"""How many errors of past attempts travel with a message."""
+
+
+@attrs.frozen
+class Handle:
+    """What `defer` gives back: which message was stored, and where."""
+
+    id: UUID
+    queue: str
+    message_id: int
+
+
+@attrs.frozen
+class State:
+    """What pgtasks remembers of a message's past runs, kept in its headers.
+
+    Deliveries are counted by the database (`read_ct`); these are the ones of them that ended in
+    a known way, so that what is left over was a crash.
+    """
+
+    failures: int = 0
+    snoozes: int = 0
+    releases: int = 0
+    unknown: int = 0
+    crashes: int = 0
+    errors: tuple[dict[str, Any], ...] = ()
+    options: dict[str, Any] = attrs.field(factory=dict)
+    """What `.options()` said of this one message's retries, timeout and ending."""
+
+    @property
+    def ended(self) -> int:
+        """How many deliveries ended in a known way."""
+        return self.failures + self.snoozes + self.releases + self.unknown
+
+    def with_error(self, error: dict[str, Any]) -> "State":
+        """Return this state with one more error, the oldest dropped when there are too many."""
+        return attrs.evolve(self, errors=(*self.errors, error)[-MAX_ERRORS:])
+
+    def as_dict(self, **more: Any) -> dict[str, Any]:
+        """Return what is stored: only what is not at its default, and `more`."""
+        known = {name: getattr(self, name) for name in _KEPT if getattr(self, name)}
+        return known | more
+
+
+_COUNTS = ("failures", "snoozes", "releases", "unknown", "crashes")
+_KEPT = (*_COUNTS, "errors", "options")
+NEW = State()
+
+
+@attrs.frozen
+class Message:
+    """One leased row: the lease is `(message_id, delivery)`."""
+
+    queue: str
+    message_id: int
+    delivery: int
+    enqueued_at: datetime
+    body: str | None
+    headers: str | None
+    claimed_at: float
+    """The local monotonic clock just before the claim was sent: the lease is no older."""
+
+    @property
+    def state(self) -> State:
+        """What is remembered of past runs; a fresh state when the headers are not ours."""
+        return NEW if self.headers is None else read_state(self.headers)
+
+    @property
+    def unexplained(self) -> int:
+        """How many earlier deliveries never ended: crashes, and reads by foreign clients."""
+        return max(0, self.delivery - 1 - self.state.ended)
+
+
+class _Metadata(msgspec.Struct):
+    id: UUID | int
+    worker_name: str
+
+
+class Envelope(msgspec.Struct):
+    """The message as it is stored, in the form the Roadster framework uses too."""
+
+    metadata: _Metadata
+    args: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_envelope = msgspec.json.Decoder(Envelope)
+_headers = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_state = msgspec.json.Decoder(dict[str, Any])
+_encoder = msgspec.json.Encoder()
+
+
+def read_envelope(body: str | None) -> Envelope:
+    """Return the envelope of a stored message.
+
+    Raises:
+        DecodeError: the message is not in the form of an envelope.
+    """
+    if body is None:
+        raise DecodeError("the message is NULL; it needs metadata.worker_name and args")
+    try:
+        return _envelope.decode(body)
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+        raise DecodeError(f"the message is not an envelope of metadata and args: {error}") from None
+
+
+def write_envelope(message_id: UUID, task: str, args: bytes) -> str:
+    """Return the stored form of a call: its id, its task's name and its encoded arguments."""
+    return (
+        f'{{"metadata":{{"id":"{message_id}","worker_name":{_encoder.encode(task).decode()}}},'
+        f'"args":{args.decode()}}}'
+    )
+
+
+def read_state(headers: str) -> State:
+    """Return the state in a message's headers; what is not as we wrote it counts as absent."""
+    try:
+        ours = _state.decode(_headers.decode(headers)["pgtasks"])
+    except (msgspec.MsgspecError, KeyError, RecursionError, ValueError):
+        return NEW
+    counts = {name: ours[name] for name in _COUNTS if _is_count(ours.get(name))}
+    errors = ours.get("errors")
+    kept = tuple(e for e in errors if isinstance(e, dict)) if isinstance(errors, list) else ()
+    options = ours.get("options")
+    return State(
+        **counts,
+        errors=kept[-MAX_ERRORS:],
+        options=options if isinstance(options, dict) else {},
+    )
+
+
+def write_state(state: dict[str, Any]) -> str:
+    """Return the stored form of a state."""
+    return _encoder.encode(state).decode()
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**31
+
+
+def new_id() -> UUID:
+    """Return a fresh UUID of version 7 (RFC 9562): ordered by the millisecond it was made in."""
+    milliseconds = time.time_ns() // 1_000_000
+    noise = int.from_bytes(os.urandom(10))
+    return UUID(
+        int=(milliseconds & (1 << 48) - 1) << 80
+        | 0x7 << 76
+        | (noise >> 68) << 64
+        | 0b10 << 62
+        | noise & (1 << 62) - 1
+    )

@@ -1,0 +1,114 @@
+"""The schema: numbered migrations, applied once each, by one process at a time."""
+
+import re
+from importlib.resources import files
+
+import asyncpg
+import attrs
+
+from pgtasks.connection import Connection
+from pgtasks.errors import SchemaError
+from pgtasks.store import Store
+
+OLDEST_SERVER = 140000
+"""PostgreSQL 14, as `server_version_num`."""
+
+# Any number will do as long as it stays: processes that migrate wait for each other on it.
+_LOCK = 0x7067_7461_736B_73  # "pgtasks"
+
+
+@attrs.frozen
+class Migration:
+    """One numbered step of the schema."""
+
+    version: int
+    name: str
+    text: str
+
+
+def migrations() -> list[Migration]:
+    """Return all steps this version of pgtasks knows, in order."""
+    folder = files("pgtasks").joinpath("sql", "migrations")
+    steps = []
+    for file in folder.iterdir():
+        if match := re.fullmatch(r"(\d{4})_(\w+)\.sql", file.name):
+            text = file.read_text(encoding="utf-8")
+            steps.append(Migration(int(match[1]), match[2], text))
+    return sorted(steps, key=lambda step: step.version)
+
+
+async def upgrade(connection: Connection) -> list[Migration]:
+    """Apply what is missing, in one transaction, and return it.
+
+    Raises:
+        SchemaError: the server is too old, the schema is newer than this pgtasks, or the role
+            may not create it.
+    """
+    await _check_server(connection)
+    if not await _missing(connection):
+        return []
+    try:
+        # Waiting for another process's upgrade is no stall: no bound of ours on this one.
+        async with connection.transaction(isolation="read_committed"):
+            await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})", timeout=600)
+            missing = await _missing(connection)
+            for step in missing:
+                await connection.execute(step.text, timeout=600)
+                await Store(connection).record_migration(step.version, step.name)
+            return missing
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise SchemaError(
+            f"this role may not install the pgtasks schema: {error}\n"
+            "Run `pgtasks db upgrade` once as a role that may create schemas, or give the output "
+            "of `pgtasks db sql` to whoever keeps the database; workers need no such right."
+        ) from error
+
+
+async def check(connection: Connection) -> None:
+    """Make sure that the schema is the one this version of pgtasks works with.
+
+    Raises:
+        SchemaError: it is missing, older or newer; the text names the command that mends it.
+    """
+    await _check_server(connection)
+    if missing := await _missing(connection):
+        have = len(migrations()) - len(missing)
+        what = "has no pgtasks schema" if have == 0 else f"has an older pgtasks schema ({have})"
+        raise SchemaError(
+            f"this database {what}; this pgtasks needs version {migrations()[-1].version}\n"
+            "Run `pgtasks db upgrade`."
+        )
+
+
+def script() -> str:
+    """Return one SQL script that installs the schema on a database that has none of it."""
+    steps = migrations()
+    parts = ["BEGIN;", f"SELECT pg_advisory_xact_lock({_LOCK});"]
+    for step in steps:
+        parts += [
+            f"\n-- {step.version:04} {step.name}",
+            step.text,
+            "INSERT INTO pgtasks.migration (version, name) "
+            f"VALUES ({step.version}, '{step.name}');",
+        ]
+    return "\n".join([*parts, "\nCOMMIT;\n"])
+
+
+async def _missing(connection: Connection) -> list[Migration]:
+    facts = await Store(connection).server_facts()
+    applied = await Store(connection).applied_migrations() if facts["is_installed"] else []
+    known = migrations()
+    if newer := [version for version in applied if version > known[-1].version]:
+        raise SchemaError(
+            f"the pgtasks schema of this database is at version {newer[-1]}; this pgtasks knows "
+            f"up to {known[-1].version}\nUpgrade the pgtasks package of this process."
+        )
+    return [step for step in known if step.version not in applied]
+
+
+async def _check_server(connection: Connection) -> None:
+    facts = await Store(connection).server_facts()
+    if facts["version_number"] < OLDEST_SERVER:
+        raise SchemaError(
+            f"this server is PostgreSQL {facts['version']}; pgtasks needs 14 or newer"
+        )

@@ -1,0 +1,295 @@
+"""Scheduler: fetches due messages for one pool of slots and dispatches them to its runners.
+
+Long-lived runner coroutines are fed from a queue in memory: starting a coroutine a message in a
+task group costs 27 µs, handing it to one that waits a tenth of that.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from time import monotonic
+
+import anyio
+import asyncpg
+import attrs
+
+from pgtasks import settlement as settle
+from pgtasks.backoff import Backoff
+from pgtasks.board import Board
+from pgtasks.config import DatabaseConfig, QueueFetchConfig
+from pgtasks.connection import WORKER_SETTINGS, Line, is_transient
+from pgtasks.errors import DatabaseError
+from pgtasks.keeper import Keeper
+from pgtasks.lease import Lease, leased
+from pgtasks.pool import Pool
+from pgtasks.settlement import describe_error
+from pgtasks.settler import Settler
+from pgtasks.store import Record, Store
+from pgtasks.watermark import Watermark
+
+log = logging.getLogger("pgtasks.scheduler")
+
+LARGEST_CLAIM = 1000
+LOOK_AHEAD_SECONDS = 0.1
+"""Messages are claimed ahead of their slots for so long as the slots will take to reach them."""
+STALE_SECONDS = 1.0
+"""What was claimed ahead and not reached for so long is given back."""
+MESSAGES_A_TURN = 16
+"""How many messages that never wait a runner runs before others get the loop."""
+
+
+@attrs.define(eq=False)
+class _Look:
+    """When to look at one queue again, and how far back."""
+
+    at: float = 0.0
+    called: bool = False
+    """Somebody said that there is something, since the last claim was sent."""
+    watermark: Watermark = attrs.field(factory=Watermark)
+
+
+@attrs.define(eq=False)
+class Scheduler:
+    """One pool of slots: what it fetches, what it holds ready, what it runs."""
+
+    pool: Pool
+    leases: Mapping[str, timedelta]
+    """How long a claim leases the messages of each queue."""
+    run_message: Callable[[Lease], Awaitable[None]]
+    is_suspect: Callable[[Lease], bool]
+    """Whether a message that may have crashed a process was taken out of our hands."""
+    _database: DatabaseConfig
+    _fetching: QueueFetchConfig
+    _settler: Settler
+    _keeper: Keeper
+    _board: Board | None = None
+    _line: Line = attrs.field(init=False)
+    _looks: dict[str, _Look] = attrs.field(init=False)
+    _ready: deque[Lease] = attrs.field(factory=deque, init=False)
+    _running: set[Lease] = attrs.field(factory=set, init=False)
+    _idle: list["asyncio.Future[None]"] = attrs.field(factory=list, init=False)
+    _stopping: bool = attrs.field(default=False, init=False)
+    _wake: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+    _room: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+    _average_seconds: float = attrs.field(default=60.0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._line = Line(self._database, "scheduler", WORKER_SETTINGS)
+        self._looks = {queue: _Look() for queue in self.pool.queues}
+
+    async def run(self) -> None:
+        """Fetch and run messages until stopped, and until what was running has ended."""
+        async with anyio.create_task_group() as runners:
+            for _ in range(self.pool.slots):
+                runners.start_soon(self._serve)
+            try:
+                await self._fetch_all()
+            finally:
+                self._give_back()
+                self._rouse(len(self._idle))
+                await self._line.close()
+
+    def wake(self, queue: str | None = None) -> None:
+        """Look at a queue, or at all of them, before the next poll is due."""
+        for name in (queue,) if queue is not None else self._looks:
+            if (look := self._looks.get(name)) is not None:
+                look.at, look.called = 0.0, True
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Claim no more; what is running goes on."""
+        self._stopping = True
+        self._wake.set()
+        self._room.set()
+
+    def cancel_running(self) -> None:
+        """End what is running now; it is given back."""
+        for lease in list(self._running):
+            if lease.cancel is not None:
+                lease.cancel("stopping")
+
+    @property
+    def running(self) -> int:
+        """How many messages run now."""
+        return len(self._running)
+
+    # Fetching
+
+    async def _fetch_all(self) -> None:
+        order = self.pool.order()
+        backoff = Backoff(longest_seconds=self._fetching.error_delay.total_seconds())
+        while not self._stopping:
+            try:
+                room = await self._wait_for_room()
+                for queue in order():
+                    if room > 0 and self._looks[queue].at <= monotonic():
+                        room -= await self._fetch(queue, room)
+            except (DatabaseError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as e:
+                await self._pause_after(e, backoff)
+            else:
+                backoff.reset()
+                await self._rest()
+
+    async def _fetch(self, queue: str, room: int) -> int:
+        """Claim and dispatch due messages of a queue; return how many."""
+        look = self._looks[queue]
+        limit = min(room, LARGEST_CLAIM)
+        since, claimed_at, look.called = look.watermark.since(), monotonic(), False
+        rows = await self._claim(queue, limit, since)
+        if rows:
+            look.watermark.passed(max(row["due_at"] for row in rows))
+            self._dispatch([self._leased(queue, row, claimed_at) for row in rows])
+        if len(rows) < limit and not self._stopping:
+            next_look_at = await self._next_look_at(queue, look)
+            look.at = 0.0 if look.called else next_look_at
+        return len(rows)
+
+    async def _claim(self, queue: str, limit: int, since: datetime) -> list[Record]:
+        # A cancelled claim has usually happened: its messages would be nobody's until their
+        # leases run out. So it is always waited for; it is bounded.
+        rows: list[Record] = []
+        with anyio.CancelScope(shield=True):
+            rows = await self._line.call(
+                lambda on: Store(on).claim(queue, limit, self.leases[queue], since)
+            )
+        return rows
+
+    async def _next_look_at(self, queue: str, look: _Look) -> float:
+        """A claim that came back short: when is something there again?"""
+        longest = self._fetching.empty_delay.total_seconds()
+        seconds = await self._line.call(
+            lambda on: Store(on).next_due_seconds(queue, look.watermark.since())
+        )
+        if seconds is None:
+            return monotonic() + longest
+        # Due and still not claimed: somebody else has it locked, or it came this instant.
+        return monotonic() + (min(seconds, longest) if seconds > 0 else 0.002)
+
+    async def _rest(self) -> None:
+        """Wait until a queue is to be looked at, or somebody calls."""
+        pause = min(look.at for look in self._looks.values()) - monotonic()
+        if pause <= 0:
+            self._wake.clear()
+            return
+        try:
+            async with asyncio.timeout(pause):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        self._wake.clear()
+
+    async def _pause_after(self, error: Exception, backoff: Backoff) -> None:
+        pause = backoff.next_seconds()
+        level = logging.WARNING if is_transient(error) else logging.ERROR
+        log.log(level, "fetching failed, trying again", extra={"fields": {
+            "queues": ",".join(self.pool.queues), "error": describe_error(error),
+            "again_in": f"{pause:.1f}s"}})  # fmt: skip
+        try:
+            async with asyncio.timeout(pause):
+                while not self._stopping:
+                    self._wake.clear()
+                    await self._wake.wait()
+        except TimeoutError:
+            pass
+        for look in self._looks.values():
+            look.watermark.look_fully()
+        self.wake()
+
+    # Room
+
+    def _capacity(self) -> int:
+        ahead = self.pool.slots * LOOK_AHEAD_SECONDS / self._average_seconds
+        return self.pool.slots + min(LARGEST_CLAIM, int(ahead))
+
+    def _free(self) -> int:
+        return self._capacity() - len(self._running) - len(self._ready)
+
+    def _enough(self) -> int:
+        # Claims of one message cost ten times what a batch costs each; with messages held ready
+        # there is time to wait for a batch's worth of room.
+        return max(1, (self._capacity() - self.pool.slots) // 2)
+
+    async def _wait_for_room(self) -> int:
+        while not self._stopping and self._free() < self._enough():
+            self._room.clear()
+            try:
+                async with asyncio.timeout(STALE_SECONDS):
+                    await self._room.wait()
+            except TimeoutError:
+                self._give_back_stale()
+        return max(0, self._free())
+
+    def _give_back_stale(self) -> None:
+        waited = monotonic() - STALE_SECONDS
+        if self._ready and self._ready[0].message.claimed_at < waited:
+            # The slots are slower than they were: claim nothing ahead until they are not.
+            self._average_seconds = max(self._average_seconds, float(self.pool.slots))
+            self._give_back()
+
+    def _give_back(self) -> None:
+        while self._ready:
+            lease = self._ready.popleft()
+            self._settler.put(lease, settle.released(lease.message))
+
+    # Dispatching and running
+
+    def _leased(self, queue: str, row: Record, claimed_at: float) -> Lease:
+        lease = leased(queue, row, claimed_at, self.leases[queue])
+        self._keeper.hold(lease)
+        if self._board is not None:
+            self._board.add(lease)
+        return lease
+
+    def _dispatch(self, leases: list[Lease]) -> None:
+        leases.sort(key=lambda lease: lease.message.message_id)
+        for lease in leases:
+            if lease.message.delivery == 1 or not self.is_suspect(lease):
+                self._ready.append(lease)
+        if self._stopping:
+            self._give_back()
+        self._rouse(len(self._ready))
+
+    def _rouse(self, count: int) -> None:
+        for _ in range(min(count, len(self._idle))):
+            waiter = self._idle.pop()
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _serve(self) -> None:
+        """Be one slot: run what is ready, one message after another."""
+        turn = 0
+        while True:
+            if self._ready:
+                await self._run(self._ready.popleft())
+                turn += 1
+                if turn % MESSAGES_A_TURN == 0:
+                    await asyncio.sleep(0)
+            elif self._stopping:
+                return
+            else:
+                waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._idle.append(waiter)
+                await waiter
+
+    async def _run(self, lease: Lease) -> None:
+        if lease.lost:
+            self._settler.forget(lease)
+            return
+        started_at = monotonic()
+        self._running.add(lease)
+        if self._board is not None:
+            self._board.mark_running(lease)
+        try:
+            await self.run_message(lease)
+        except Exception:  # a fault of ours must cost this message's run, not the whole worker
+            log.exception("running a message failed; it is tried again when its lease runs out",
+                          extra={"fields": {"queue": lease.message.queue,
+                                            "message": lease.message.message_id}})  # fmt: skip
+            self._settler.forget(lease)
+        finally:
+            self._running.discard(lease)
+            self._average_seconds += (monotonic() - started_at - self._average_seconds) * 0.05
+            if self._free() >= self._enough():
+                self._room.set()

@@ -1,0 +1,231 @@
+"""Settler: writes how leases ended, many in a statement."""
+
+import asyncio
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+
+import asyncpg
+import attrs
+
+from pgtasks.backoff import Backoff
+from pgtasks.board import Board
+from pgtasks.config import DatabaseConfig
+from pgtasks.connection import WORKER_SETTINGS, Connection, Line, is_transient
+from pgtasks.keeper import Keeper
+from pgtasks.lease import Lease
+from pgtasks.message import write_state
+from pgtasks.settlement import Settlement, describe_error
+from pgtasks.store import Store
+
+log = logging.getLogger("pgtasks.settler")
+
+LINGER_SECONDS = 0.002
+"""How long the first settlement of a batch waits for others: it costs nobody's time."""
+FULL = 500
+"""Settlements that are enough for a statement: beyond it the cost of each falls no further."""
+
+
+@attrs.define(eq=False)
+class _Pending:
+    lease: Lease
+    settlement: Settlement
+    written: "asyncio.Future[None] | None" = None
+
+
+_Group = tuple[str, str, bool]  # queue, action, durable
+
+
+@attrs.define(eq=False)
+class Settler:
+    """What is to be settled, and the one connection that writes it."""
+
+    _database: DatabaseConfig
+    _keeper: Keeper
+    _board: Board | None
+    _on_due: Callable[[str], None]
+    """Called with a queue in which a message was made due again."""
+    counts: Counter[str] = attrs.field(factory=Counter, init=False)
+    _line: Line = attrs.field(init=False)
+    _pending: list[_Pending] = attrs.field(factory=list, init=False)
+    _wake: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+    _full: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+    _closing: bool = attrs.field(default=False, init=False)
+    is_writing: bool = attrs.field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._line = Line(self._database, "settler", WORKER_SETTINGS)
+
+    @property
+    def backlog(self) -> int:
+        """How many settlements wait to be written."""
+        return len(self._pending)
+
+    def put(self, lease: Lease, settlement: Settlement) -> None:
+        """Settle a lease with the next batch."""
+        self._put(_Pending(lease, settlement))
+
+    async def put_and_wait(self, lease: Lease, settlement: Settlement) -> None:
+        """Settle a lease and return when it is written."""
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._put(_Pending(lease, settlement, written))
+        self._full.set()
+        await written
+
+    def forget(self, lease: Lease) -> None:
+        """Let go of a lease that was settled elsewhere, or is somebody else's now."""
+        self._keeper.let_go(lease)
+        if self._board is not None:
+            self._board.remove(lease)
+
+    def close(self) -> None:
+        """Write what is there, then let `run` return."""
+        self._closing = True
+        self._full.set()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Write batches until closed and empty."""
+        try:
+            while self._pending or not self._closing:
+                await self._wake.wait()
+                await self._linger()
+                batch, self._pending = self._pending, []
+                if not self._closing:
+                    self._wake.clear()
+                    self._full.clear()
+                self.is_writing = True
+                for group, members in _grouped(batch).items():
+                    await self._write(group, members)
+                self.is_writing = False
+        finally:
+            await self._line.close()
+
+    def _put(self, pending: _Pending) -> None:
+        if pending.lease.lost:
+            self._note_lost(pending)
+            return
+        pending.lease.settling = True
+        if self._board is not None:
+            self._board.mark_ended(pending.lease)
+        self._pending.append(pending)
+        if not self._wake.is_set():
+            self._wake.set()
+        if len(self._pending) >= FULL and not self._full.is_set():
+            self._full.set()
+
+    async def _linger(self) -> None:
+        if not self._full.is_set():
+            try:
+                async with asyncio.timeout(LINGER_SECONDS):
+                    await self._full.wait()
+            except TimeoutError:
+                pass
+
+    async def _write(self, group: _Group, members: list[_Pending]) -> None:
+        members.sort(key=lambda pending: pending.settlement.message.message_id)
+        backoff = Backoff(longest_seconds=2.0)
+        unsure = False
+        while members:
+            try:
+                ids = await self._line.call(lambda on: _settle(on, group, members))
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                if not is_transient(error):
+                    await self._write_apart(group, members, error)
+                    return
+                unsure = True
+                log.warning("settling failed, trying again", extra={"fields": {
+                    "queue": group[0], "messages": len(members), "error": describe_error(error)}})  # fmt: skip
+                await asyncio.sleep(backoff.next_seconds())
+                members = [pending for pending in members if not self._dropped(pending)]
+            else:
+                self._note(group, members, set(ids), unsure=unsure)
+                return
+
+    async def _write_apart(
+        self, group: _Group, members: list[_Pending], error: BaseException
+    ) -> None:
+        """One bad row must not spoil the batch: write each alone, and the bad one without text."""
+        if len(members) > 1:
+            for pending in members:
+                await self._write(group, [pending])
+            return
+        [pending] = members
+        log.error("a settlement was refused", extra={"fields": {
+            **_fields(pending), "action": group[1], "error": describe_error(error)}})  # fmt: skip
+        plain = write_state({"note": "its state could not be stored; see the worker's log"})
+        if pending.settlement.state in (None, plain):
+            self._end(pending)
+            return
+        pending.settlement = attrs.evolve(pending.settlement, state=plain)
+        await self._write(group, [pending])
+
+    def _note(
+        self, group: _Group, members: Sequence[_Pending], ids: set[int], *, unsure: bool
+    ) -> None:
+        queue, action, _ = group
+        for pending in members:
+            if pending.settlement.message.message_id in ids or unsure:
+                self.counts[pending.settlement.kind] += 1
+                self._end(pending)
+            else:
+                self._note_lost(pending)
+        if action == "retry":
+            self._on_due(queue)
+
+    def _dropped(self, pending: _Pending) -> bool:
+        if pending.lease.lost:
+            self._note_lost(pending)
+        return pending.lease.lost
+
+    def _note_lost(self, pending: _Pending) -> None:
+        pending.lease.lost = True
+        self.counts["lost"] += 1
+        log.warning("lease lost, outcome not counted", extra={"fields": {
+            **_fields(pending), "outcome": pending.settlement.kind}})  # fmt: skip
+        self._end(pending)
+
+    def _end(self, pending: _Pending) -> None:
+        self.forget(pending.lease)
+        if pending.written is not None and not pending.written.done():
+            pending.written.set_result(None)
+
+
+def _grouped(batch: list[_Pending]) -> dict[_Group, list[_Pending]]:
+    groups: dict[_Group, list[_Pending]] = defaultdict(list)
+    for pending in batch:
+        settlement = pending.settlement
+        groups[settlement.message.queue, settlement.action, settlement.durable].append(pending)
+    return groups
+
+
+async def _settle(on: Connection, group: _Group, members: Sequence[_Pending]) -> list[int]:
+    queue, action, durable = group
+    settlements = [pending.settlement for pending in members]
+    if not durable:
+        return await _state_ends(Store(on), queue, action, settlements)
+    async with on.transaction():
+        await Store(on).wait_for_disk()
+        return await _state_ends(Store(on), queue, action, settlements)
+
+
+async def _state_ends(
+    store: Store, queue: str, action: str, settlements: Sequence[Settlement]
+) -> list[int]:
+    ids = [settlement.message.message_id for settlement in settlements]
+    deliveries = [settlement.message.delivery for settlement in settlements]
+    match action:
+        case "complete":
+            return await store.complete(queue, ids, deliveries)
+        case "archive":
+            states = [settlement.state for settlement in settlements]
+            return await store.archive(queue, ids, deliveries, states)
+        case _:
+            delays = [settlement.delay for settlement in settlements]
+            states = [settlement.state for settlement in settlements]
+            return await store.retry(queue, ids, deliveries, delays, states)
+
+
+def _fields(pending: _Pending) -> dict[str, object]:
+    message = pending.settlement.message
+    return {"queue": message.queue, "message": message.message_id, "delivery": message.delivery}

@@ -1,0 +1,22 @@
+-- Claim up to $1 due messages, the longest due first: a lease of $2 on each. $3 is the oldest
+-- due moment to look at.
+WITH due AS MATERIALIZED (
+    SELECT ctid AS place, vt AS due_at
+    FROM {q}
+    WHERE vt >= $3::timestamptz AND vt <= (SELECT clock_timestamp())
+    ORDER BY vt
+    LIMIT $1
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE {q} AS message
+SET vt = clock_timestamp() + $2::interval,
+    last_read_at = clock_timestamp(),
+    -- A foreign row may stand at the type's end; it must not make the whole claim fail.
+    read_ct = least(message.read_ct, 2147483646) + 1
+FROM due
+WHERE message.ctid = due.place
+-- A foreign row may be dated before Christ or never: no client could read such a moment.
+RETURNING message.msg_id, message.read_ct,
+    greatest(least(message.enqueued_at, '9999-12-31Z'), 'epoch') AS enqueued_at,
+    greatest(due.due_at, 'epoch') AS due_at,
+    message.message::text, message.headers::text

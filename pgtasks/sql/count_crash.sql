@@ -1,0 +1,9 @@
+-- Count a proven crash against the message of one lease ($1 id, $2 delivery) and extend the lease
+-- by $3; the message as a claim would have returned it.
+UPDATE {q} AS message
+SET vt = clock_timestamp() + $3::interval,
+    headers = pgtasks.with_one_more(message.headers, 'crashes')
+WHERE message.msg_id = $1 AND message.read_ct = $2
+RETURNING message.msg_id, message.read_ct, 
+    greatest(least(message.enqueued_at, '9999-12-31Z'), 'epoch') AS enqueued_at, now() AS due_at,
+    message.message::text, message.headers::text

@@ -1,0 +1,6 @@
+-- The task names in the queue, with how many messages name each and since when the oldest waits.
+SELECT message #>> '{metadata,worker_name}' AS task, count(*) AS messages, min(enqueued_at) AS oldest
+FROM {q}
+GROUP BY 1
+ORDER BY 2 DESC
+LIMIT $1

@@ -1,0 +1,386 @@
+"""Supervisor: the process behind `pgtasks worker`. It keeps children running, and ends them.
+
+It runs none of the user's code, so that nothing of it can bring it down.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from functools import partial
+from time import monotonic
+
+import anyio
+import asyncpg
+import attrs
+from anyio.abc import Process, TaskGroup
+
+from pgtasks import exit_codes, settlement
+from pgtasks.assignment import Assignment, read_line, to_line
+from pgtasks.backoff import Backoff
+from pgtasks.board import Board, Entry
+from pgtasks.child import BOARD_VARIABLE, SOCKET_VARIABLE, WATCHDOG_SECONDS
+from pgtasks.config import Config
+from pgtasks.connection import Connection, Line, is_transient
+from pgtasks.database import Database, open_database
+from pgtasks.errors import DatabaseError
+from pgtasks.layers import Loaded
+from pgtasks.lease import leased
+from pgtasks.settlement import Run, describe_error
+from pgtasks.store import Store
+
+log = logging.getLogger("pgtasks.supervisor")
+
+MAX_CRASHES_ALONE = 2
+"""With the first one, in company, three: then a message is given up as crashed."""
+START_SECONDS = 30.0
+"""How long a database that cannot be reached is waited for at the start."""
+KILL_SECONDS = WATCHDOG_SECONDS + 0.5
+"""How long after its grace a child that still lives is killed."""
+QUARANTINES = 2
+LONG_ENOUGH_SECONDS = 10.0
+"""A child that lived so long was not failing from the start."""
+
+
+@attrs.define(eq=False)
+class _Child:
+    process: Process
+    board: Board
+    link: socket.socket
+    started_at: float = attrs.field(factory=monotonic)
+    ready: anyio.Event = attrs.field(factory=anyio.Event)
+    error: str | None = None
+    heard_out: anyio.Event = attrs.field(factory=anyio.Event)
+    is_ending: bool = False
+    """It said that it ends on purpose."""
+
+    def tell(self, what: str) -> None:
+        with suppress(OSError):
+            self.link.sendall(to_line({"do": what}))
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            self.process.kill()
+
+
+@attrs.define(eq=False)
+class Supervisor:
+    """Keeps the configured number of worker processes running until it is told to stop."""
+
+    _loaded: Loaded
+    _queues: tuple[str, ...] | None = None
+    _children: set[_Child] = attrs.field(factory=set, init=False)
+    _database: Database = attrs.field(init=False)
+    _line: Line = attrs.field(init=False)
+    _signals: int = attrs.field(default=0, init=False)
+    _stopping: anyio.Event = attrs.field(factory=anyio.Event, init=False)
+    _code: int = attrs.field(default=exit_codes.OK, init=False)
+    _quarantines: anyio.Semaphore = attrs.field(
+        factory=lambda: anyio.Semaphore(QUARANTINES), init=False
+    )
+    _group: TaskGroup = attrs.field(init=False)
+
+    @property
+    def _config(self) -> Config:
+        return self._loaded.config
+
+    async def run(self, on_ready: Callable[[], None] = lambda: None) -> int:
+        """Run until stopped; return the exit code.
+
+        Raises:
+            PgtasksError: nothing could be started; the text says why.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._on_signal, number)
+        database = await self._open()
+        if database is None:
+            return self._code
+        self._database = database
+        self._line = Line(database.config, "supervisor")
+        try:
+            async with anyio.create_task_group() as self._group:
+                for _ in range(self._config.worker.processes):
+                    self._group.start_soon(self._keep_one)
+                self._group.start_soon(self._end_in_time)
+                await self._all_ready()
+                on_ready()
+        finally:
+            await self._line.close()
+            database.close()
+        log.info("stopped", extra={"fields": {"code": self._code}})
+        return self._code
+
+    # Starting
+
+    async def _open(self) -> Database | None:
+        """Open and prepare the database, waiting a while for one that does not answer yet."""
+        backoff, give_up_at = Backoff(longest_seconds=5.0), monotonic() + START_SECONDS
+        while not self._stopping.is_set():
+            database = await open_database(self._loaded)
+            try:
+                await database.prepare(install=self._config.worker.install.enable)
+            except DatabaseError as error:
+                database.close()
+                cause = error.__cause__
+                if cause is None or not is_transient(cause) or monotonic() > give_up_at:
+                    raise
+                await self._wait_a_little(error, backoff.next_seconds())
+            else:
+                return database
+        return None
+
+    async def _wait_a_little(self, error: Exception, seconds: float) -> None:
+        text = str(error).splitlines()[0]
+        log.warning("waiting for the database", extra={"fields": {"error": text}})
+        with anyio.move_on_after(seconds):
+            await self._stopping.wait()
+
+    async def _all_ready(self) -> None:
+        while len(self._children) < self._config.worker.processes:
+            if self._stopping.is_set():
+                return
+            await anyio.sleep(0.01)
+        for child in list(self._children):
+            await child.ready.wait()
+
+    # Keeping children
+
+    async def _keep_one(self) -> None:
+        """Keep one place filled: run a child, and another when it died."""
+        backoff = Backoff(longest_seconds=10.0, first_seconds=0.2)
+        started_once = False
+        while not self._stopping.is_set():
+            child, code = await self._run_child(())
+            started_once = started_once or child.ready.is_set()
+            if self._stopping.is_set():
+                return
+            if child.error is not None and not started_once:
+                self._fail(child.error)
+                return
+            self._note_death(child, code)
+            if monotonic() - child.started_at > LONG_ENOUGH_SECONDS:
+                backoff.reset()
+            with anyio.move_on_after(backoff.next_seconds()):
+                await self._stopping.wait()
+
+    async def _run_child(self, alone: Sequence[Entry]) -> tuple[_Child, int]:
+        child = await self._start(alone)
+        self._children.add(child)
+        try:
+            if self._signals:
+                child.tell("stop" if self._signals == 1 else "cancel")
+            async with anyio.create_task_group() as beside:
+                beside.start_soon(self._hear, child)
+                code = await child.process.wait()
+                # It may have said its last words a moment ago: they are read to the end.
+                with anyio.move_on_after(1):
+                    await child.heard_out.wait()
+                beside.cancel_scope.cancel()
+        finally:
+            child.ready.set() if child.error is None else None
+            self._children.discard(child)
+        await self._clear_up(child, code, is_alone=bool(alone))
+        return child, code
+
+    async def _start(self, alone: Sequence[Entry]) -> _Child:
+        ours, theirs = socket.socketpair()
+        board = Board.create()
+        environment = os.environ | {
+            SOCKET_VARIABLE: str(theirs.fileno()),
+            BOARD_VARIABLE: str(board.fd),
+        }
+        # A signal between its start and its first line would end it unheard: it begins with
+        # them blocked, and unblocks them when it listens.
+        blocked = {signal.SIGTERM, signal.SIGINT}
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+        try:
+            process = await anyio.open_process(
+                [sys.executable, "-m", "pgtasks.child"],
+                stdin=subprocess.DEVNULL, stdout=None, stderr=None, env=environment,
+                pass_fds=(theirs.fileno(), board.fd),
+            )  # fmt: skip
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            theirs.close()
+        ours.sendall(to_line(self._assignment(alone)))
+        return _Child(process, board, ours)
+
+    def _assignment(self, alone: Sequence[Entry]) -> Assignment:
+        server = self._database.server
+        return Assignment(
+            tasks=self._config.worker.tasks,
+            config=attrs.evolve(self._config, database=self._database.config),
+            queues=self._queues,
+            embedded_folder=None if server is None else str(self._loaded.project_folder),
+            alone=tuple(alone),
+        )
+
+    async def _hear(self, child: _Child) -> None:
+        reader, writer = await asyncio.open_connection(sock=child.link.dup())
+        try:
+            while line := await reader.readline():
+                match read_line(line):
+                    case {"is": "ready"}:
+                        child.ready.set()
+                    case {"is": "ending"}:
+                        child.is_ending = True
+                    case {"is": "failed", "error": str(error)}:
+                        child.error = error
+                    case {"is": "suspect", "queue": queue, "message_id": id_, "delivery": number}:
+                        self._group.start_soon(self._quarantine, [Entry(queue, id_, number, True)])
+        except ConnectionError:
+            pass
+        finally:
+            child.heard_out.set()
+            writer.close()
+
+    def _fail(self, error: str) -> None:
+        if self._code == exit_codes.OK:
+            self._code = exit_codes.FAILED
+            log.error(error)
+        self._stopping.set()
+        for child in self._children:
+            child.tell("cancel")
+
+    def _note_death(self, child: _Child, code: int) -> None:
+        log.error("worker process died, starting another", extra={"fields": {
+            "pid": child.process.pid, "cause": child.error or cause_of_death(code)}})  # fmt: skip
+
+    # What a dead child held
+
+    async def _clear_up(self, child: _Child, code: int, *, is_alone: bool) -> None:
+        """Free what a dead child held; what it ran when it died on its own account is suspect."""
+        entries = child.board.entries()
+        child.board.close()
+        child.link.close()
+        died = not (self._stopping.is_set() or child.is_ending)
+        suspects = [entry for entry in entries if entry.is_running and died]
+        rest = [entry for entry in entries if entry not in suspects]
+        if is_alone and suspects:
+            suspects = await self._prove(suspects, code)
+            suspects, rest = suspects + [e for e in rest if died], [e for e in rest if not died]
+        if rest:
+            await self._give_back(rest)
+        if suspects:
+            self._group.start_soon(self._quarantine, suspects)
+        if self._signals and code != exit_codes.OK:
+            self._code = exit_codes.UNSETTLED
+
+    async def _quarantine(self, suspects: Sequence[Entry]) -> None:
+        """Run messages one by one in a child of their own."""
+        async with self._quarantines:
+            if not self._stopping.is_set():
+                log.warning("running suspects alone", extra={"fields": {
+                    "messages": len(suspects)}})  # fmt: skip
+                await self._run_child(suspects)
+
+    async def _prove(self, suspects: Sequence[Entry], code: int) -> list[Entry]:
+        """Count a crash against what ran alone; return what is to be tried alone once more."""
+        again = []
+        for entry in suspects:
+            try:
+                if await self._line.call(partial(_count_crash, entry=entry, code=code)):
+                    again.append(entry)
+            except (DatabaseError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as e:
+                log.warning("a crash could not be counted", extra={"fields": {
+                    "queue": entry.queue, "message": entry.message_id,
+                    "error": describe_error(e)}})  # fmt: skip
+        return again
+
+    async def _give_back(self, entries: Sequence[Entry]) -> None:
+        by_queue: dict[str, list[Entry]] = defaultdict(list)
+        for entry in sorted(entries, key=lambda entry: entry.message_id):
+            by_queue[entry.queue].append(entry)
+        for queue, held in by_queue.items():
+            try:
+                await self._line.call(partial(_release, queue=queue, held=held))
+            except (DatabaseError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as e:
+                log.warning("leases of a dead process run out by themselves", extra={"fields": {
+                    "queue": queue, "messages": len(held),
+                    "error": describe_error(e)}})  # fmt: skip
+
+    # Stopping
+
+    def _on_signal(self, number: int) -> None:
+        self._signals += 1
+        self._stopping.set()
+        log.info(_SAID[min(self._signals, 3)], extra={"fields": {
+            "signal": signal.Signals(number).name}})  # fmt: skip
+        for child in list(self._children):
+            if self._signals == 1:
+                child.tell("stop")
+            elif self._signals == 2:
+                child.tell("cancel")
+            else:
+                child.kill()
+        if self._signals >= 3:
+            self._code = exit_codes.KILLED
+
+    async def _end_in_time(self) -> None:
+        """Kill what has not ended when its time is over, however it is stopped."""
+        await self._stopping.wait()
+        with anyio.move_on_after(self._config.worker.grace.total_seconds() + KILL_SECONDS):
+            while self._children and self._signals < 2:
+                await anyio.sleep(0.05)
+            with anyio.move_on_after(KILL_SECONDS):
+                while self._children:
+                    await anyio.sleep(0.05)
+        for child in list(self._children):
+            log.error("worker process did not end, killed", extra={"fields": {
+                "pid": child.process.pid}})  # fmt: skip
+            self._code = exit_codes.UNSETTLED
+            child.kill()
+
+
+_SAID = {
+    1: "stopping: claiming no more, letting running tasks finish (again: cancel them)",
+    2: "cancelling running tasks (again: end at once)",
+    3: "ending at once",
+}
+
+
+def cause_of_death(code: int) -> str:
+    """Say in words what an exit code means.
+
+    Example:
+        >>> cause_of_death(-11)
+        'killed by SIGSEGV'
+    """
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+async def _count_crash(on: Connection, entry: Entry, code: int) -> bool:
+    """Count a crash; tell whether the message may be tried once more."""
+    length = timedelta(seconds=30)
+    row = await Store(on).count_crash(entry.queue, entry.message_id, entry.delivery, length)
+    if row is None:
+        return False
+    message = leased(entry.queue, row, monotonic(), length).message
+    if message.state.crashes < MAX_CRASHES_ALONE:
+        return True
+    reason = f"its process was {cause_of_death(code)} each time it ran, alone"
+    ended = settlement.crashed(message, reason, Run(0.0, "supervisor"))
+    await Store(on).archive(entry.queue, [entry.message_id], [entry.delivery], [ended.state])
+    log.error("message crashes its process, archived", extra={"fields": {
+        "queue": entry.queue, "message": entry.message_id, "cause": cause_of_death(code)}})  # fmt: skip
+    return False
+
+
+async def _release(on: Connection, queue: str, held: Sequence[Entry]) -> None:
+    ids = [entry.message_id for entry in held]
+    await Store(on).give_back(queue, ids, [entry.delivery for entry in held])
+    await Store(on).notify(queue)
+

@@ -1,0 +1,810 @@
+"""Settings from many sources: the later wins, each knows its origin, all mistakes are named."""
+
+import json
+import re
+import stat
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pgtasks.config import (
+    Choice,
+    Duration,
+    Field,
+    QueueConfig,
+    QueueName,
+    Several,
+    Switch,
+    Url,
+    Whole,
+    fields,
+)
+from pgtasks.errors import ConfigError
+from pgtasks.layers import (
+    Flag,
+    Loaded,
+    describe,
+    find_project_folder,
+    key_lines,
+    load,
+    set_value,
+)
+
+URL = "postgresql://me@db/app"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> "Project":
+    return Project(tmp_path)
+
+
+class Project:
+    """A folder with configuration files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, name: str, text: str, mode: int = 0o600) -> Path:
+        """Write one of its files."""
+        file = self.folder / name
+        file.write_text(text, "utf-8")
+        file.chmod(mode)
+        return file
+
+    def load(self, overrides: Mapping[str, object] | None = None, /, **environ: str) -> Loaded:
+        """Load what is in force here."""
+        return load(overrides, folder=self.folder, environ=environ)
+
+    def problems(
+        self, overrides: Mapping[str, object] | None = None, /, **environ: str
+    ) -> list[str]:
+        """Load, and expect mistakes: one a line."""
+        with pytest.raises(ConfigError) as caught:
+            self.load(overrides, **environ)
+        return str(caught.value).splitlines()
+
+
+# Layers
+
+
+def test_nothing_configured_is_the_defaults(project: Project) -> None:
+    loaded = project.load()
+    assert loaded.config.worker.concurrency == 20
+    assert loaded.environment is None
+    assert loaded.warnings == []
+    assert {str(origin) for origin in loaded.origins.values()} == {"default"}
+    assert set(loaded.origins) == {f.key for f in fields() if "<name>" not in f.path}
+
+
+def test_each_source_wins_over_those_before_it(project: Project) -> None:
+    def seen(**environ: str) -> tuple[int, str]:
+        loaded = project.load(overrides, **environ)
+        return loaded.config.worker.concurrency, str(loaded.origins["worker.concurrency"])
+
+    overrides: dict[str, object] = {}
+    project.write("pyproject.toml", "[project]\nname = 'x'\n[tool.pgtasks]\nworker.concurrency=1\n")
+    assert seen() == (1, "pyproject.toml:4")
+    project.write("pgtasks.toml", "[worker]\n\nconcurrency = 2\n")
+    assert seen() == (2, "pgtasks.toml:3")
+    project.write("pgtasks.test.toml", "worker = { concurrency = 3 }")
+    assert seen() == (2, "pgtasks.toml:3")
+    assert seen(PGTASKS_ENVIRONMENT="test") == (3, "pgtasks.test.toml:1")
+    variables = {"PGTASKS_ENVIRONMENT": "test", "PGTASKS__WORKER__CONCURRENCY": "4"}
+    assert seen(**variables) == (4, "PGTASKS__WORKER__CONCURRENCY")
+    overrides = {"worker.concurrency": 5}
+    assert seen(**variables) == (5, "--concurrency")
+
+
+def test_keys_that_a_later_source_does_not_mention_stay(project: Project) -> None:
+    project.write("pyproject.toml", "[tool.pgtasks.worker]\nprocesses = 3\nconcurrency = 3\n")
+    project.write("pgtasks.toml", "[worker]\nconcurrency = 4\n")
+    worker = project.load(PGTASKS__WORKER__GRACE="5s").config.worker
+    assert (worker.processes, worker.concurrency, worker.grace) == (3, 4, timedelta(seconds=5))
+
+
+def test_lists_are_replaced_not_joined(project: Project) -> None:
+    project.write("pgtasks.toml", "[worker]\nqueues = ['a', 'b']\n")
+    assert project.load(PGTASKS__WORKER__QUEUES="c, d,").config.worker.queues == ("c", "d")
+
+
+def test_none_takes_a_value_back(project: Project) -> None:
+    project.write("pgtasks.toml", f"database.url = '{URL}'\nworker.queues = ['a']\n")
+    project.write("pgtasks.dev.toml", "database.url = 'none'\ntask.timeout = 'none'\n")
+    config = project.load(PGTASKS_ENVIRONMENT="dev", PGTASKS__WORKER__QUEUES="none").config
+    assert (config.database.url, config.worker.queues, config.task.timeout) == (None, None, None)
+
+
+def test_queue_tables(project: Project) -> None:
+    project.write(
+        "pgtasks.toml",
+        "[worker.queue-config.emails]\nconcurrency = 2\n[worker.queue-config.a__b]\n",
+    )
+    loaded = project.load(
+        PGTASKS__WORKER__QUEUE_CONFIG__EMAILS__CONCURRENCY="4",
+        PGTASKS__WORKER__QUEUE_CONFIG__A__B__WEIGHT="7",
+        PGTASKS__WORKER__QUEUE_CONFIG__NEW__CONCURRENCY="none",
+    )
+    assert loaded.config.worker.queue_config == {
+        "emails": QueueConfig(concurrency=4),
+        "a__b": QueueConfig(weight=7),
+        "new": QueueConfig(),
+    }
+    origin = loaded.origins["worker.queue-config.emails.concurrency"]
+    assert str(origin) == "PGTASKS__WORKER__QUEUE_CONFIG__EMAILS__CONCURRENCY"
+    assert str(loaded.origins["worker.queue-config.a__b.concurrency"]) == "default"
+
+
+def test_an_empty_variable_is_not_set(project: Project) -> None:
+    config = project.load(
+        PGTASKS__WORKER__CONCURRENCY="", PGTASKS_DATABASE_URL=" ", PGTASKS_ENVIRONMENT=""
+    ).config
+    assert (config.worker.concurrency, config.database.url) == (20, None)
+
+
+def test_flags_name_themselves(project: Project) -> None:
+    loaded = project.load({"worker.queues": Flag("--queue", ["a"]), "worker.processes": None})
+    assert loaded.config.worker.queues == ("a",)
+    assert str(loaded.origins["worker.queues"]) == "--queue"
+    assert str(loaded.origins["worker.processes"]) == "default"
+
+
+def test_flags_are_text_or_values(project: Project) -> None:
+    config = project.load(
+        {"worker.processes": "2", "task.lease": timedelta(seconds=5), "worker.tasks": ("a.b",)}
+    ).config
+    assert (config.worker.processes, config.task.lease) == (2, timedelta(seconds=5))
+    assert config.worker.tasks == ("a.b",)
+
+
+# The URL of the database
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "name"),
+    [
+        ("", {"DATABASE_URL": URL}, "DATABASE_URL"),
+        ("database.url = 'postgres://f/d'", {"DATABASE_URL": URL}, "pgtasks.toml"),
+        ("database.url = 'none'", {"DATABASE_URL": URL}, "pgtasks.toml"),
+        (
+            "database.url = 'postgres://f/d'",
+            {"PGTASKS__DATABASE__URL": URL, "DATABASE_URL": "x"},
+            "PGTASKS__DATABASE__URL",
+        ),
+        (
+            "",
+            {"PGTASKS_DATABASE_URL": URL, "PGTASKS__DATABASE__URL": "postgres://v/d"},
+            "PGTASKS_DATABASE_URL",
+        ),
+        ("database.url = 'postgres://f/d'", {"DATABASE_URL": "postgresql+x://"}, "pgtasks.toml"),
+    ],
+)
+def test_who_names_the_database(
+    project: Project, text: str, environ: dict[str, str], name: str
+) -> None:
+    project.write("pgtasks.toml", text)
+    loaded = project.load(None, **environ)
+    assert loaded.origins["database.url"].name == name
+    assert loaded.warnings == []
+
+
+def test_a_database_url_of_another_kind_is_ignored_with_a_warning(project: Project) -> None:
+    loaded = project.load(DATABASE_URL="mysql://me:s3cret@db/app")
+    assert loaded.config.database.url is None
+    assert loaded.warnings == [
+        "DATABASE_URL is ignored: it is not a Postgres URL; for pgtasks set PGTASKS_DATABASE_URL"
+    ]
+
+
+def test_a_database_url_for_a_driver_is_refused(project: Project) -> None:
+    """An embedded server must not start only because the URL is spelt for another library."""
+    (problem,) = project.problems(DATABASE_URL="postgresql+asyncpg://me:s3cret@db/app")
+    assert problem == (
+        'DATABASE_URL: "postgresql+asyncpg://" is not a Postgres URL; write postgresql://...'
+    )
+
+
+@pytest.mark.parametrize(
+    ("mode", "url", "warned"),
+    [
+        (0o644, "postgresql://me:s3cret@db/app", True),
+        (0o640, "postgresql://me:s3cret@db/app", True),
+        (0o600, "postgresql://me:s3cret@db/app", False),
+        (0o644, URL, False),
+    ],
+)
+def test_a_password_that_others_can_read(
+    project: Project, mode: int, url: str, warned: bool
+) -> None:
+    project.write("pgtasks.toml", f"[database]\nurl = '{url}'\n", mode)
+    warnings = project.load().warnings
+    assert bool(warnings) is warned
+    for warning in warnings:
+        assert warning.startswith("pgtasks.toml:2: database.url holds a password")
+        assert warning.endswith("chmod 600 pgtasks.toml")
+
+
+# Mistakes
+
+
+def test_all_mistakes_at_once_each_with_its_place(project: Project) -> None:
+    project.write("pyproject.toml", "[tool.pgtasks.worker]\nqueues = [\n  'a',\n  'periodic',\n]\n")
+    project.write(
+        "pgtasks.toml",
+        '[worker]\nconcurency = 8\nprocesses = "2"\nqueue_fetch.notify = true\n\n'
+        "[task]\n\"lease\" = '30 sec'\ntimeout = -1\n\n[wroker]\n",
+    )
+    project.write("pgtasks.prod.toml", "[database]\nurl = 'sqlite://'\nmin-connections = 11\n")
+    problems = project.problems(
+        {"worker.grace": "soon", "worker.nothing": 1},
+        PGTASKS_ENVIRONMENT="prod",
+        PGTASKS__WORKER__PROCESSES="two",
+        PGTASKS__WORKER__CONCURENCY="2",
+        PGTASKS_SOMETHING="left alone",
+    )
+    assert [re.sub(r"; .*", "", line) for line in problems] == [
+        (
+            "pyproject.toml:2: worker.queues: 'periodic' cannot be the name of a queue: "
+            "Roadster keeps its schedules under it"
+        ),
+        "pgtasks.toml:2: worker.concurency: unknown key",
+        'pgtasks.toml:3: worker.processes: "2" is not a whole number',
+        "pgtasks.toml:4: worker.queue_fetch: unknown key",
+        'pgtasks.toml:7: task.lease: "30 sec" is not a duration',
+        "pgtasks.toml:8: task.timeout: -1 is negative",
+        "pgtasks.toml:10: wroker: unknown key",
+        'pgtasks.prod.toml:2: database.url: "sqlite://" is not a Postgres URL',
+        "PGTASKS__WORKER__CONCURENCY: unknown variable",
+        'PGTASKS__WORKER__PROCESSES: "two" is not a whole number',
+        '--grace: "soon" is not a duration',
+        "--nothing: unknown key",
+        "pgtasks.prod.toml:3: database.max-connections: 10 is less than min-connections (11)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("worker.concurency = 1", 'worker.concurency: unknown key; did you mean "concurrency"?'),
+        ("worker.queue_fetch = 1", 'unknown key; did you mean "queue-fetch"?'),
+        ("worker.lease = 1", 'worker.lease: unknown key; did you mean "lease" in [task]?'),
+        ("concurrency = 1", 'concurrency: unknown key; did you mean "concurrency" in [worker]?'),
+        ("task.max_delay = 1", 'unknown key; did you mean "max-delay"?'),
+        ("worker.max_delay = 1", 'unknown key; did you mean "max-delay" in [task]?'),
+        ("task.xyz = 1", "task.xyz: unknown key; [task] knows queue, timeout"),
+        ("xyz = 1", "xyz: unknown key; the tables are database, worker, task, log"),
+        ("worker = 5", "worker: this is a table, not one value; write [worker] and keys below it"),
+        ("[[worker]]\nconcurrency = 1", "worker: this is a table, not one value"),
+        ("worker.concurrency = { a = 1 }", "a table is not a whole number"),
+        ("worker.concurrency = 2020-01-01", "a date is not a whole number"),
+        ("worker.durable = 'true'", '"true" is neither true nor false'),
+        ("worker.queue-config = 3", "write one table a name, as in [worker.queue-config.emails]"),
+        ("worker.queue-config.a = 3", "worker.queue-config.a: this is a table, not one value"),
+        ("worker.queue-config.A-b.weight = 3", "worker.queue-config: 'A-b' cannot be the name"),
+        ("worker.queue-config.a.wait = 3", 'unknown key; did you mean "weight"?'),
+        ("task.lease = true", "true is not a duration"),
+        ("task.lease = nan", "nan is not a duration"),
+        ("'a\\nb'.\"x\\ny\" = 1", '"a\\\\nb": unknown key'),
+    ],
+)
+def test_a_mistake_in_a_file(project: Project, text: str, says: str) -> None:
+    project.write("pgtasks.toml", f"\n{text}")
+    (problem,) = project.problems()
+    assert problem.startswith("pgtasks.toml:2: ")
+    assert says in problem
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("PGTASKS__WORKER__CONCURENCY", "did you mean PGTASKS__WORKER__CONCURRENCY?"),
+        ("PGTASKS__worker__concurrency", "did you mean PGTASKS__WORKER__CONCURRENCY?"),
+        ("PGTASKS__WORKER", "unknown variable"),
+        ("PGTASKS__", "unknown variable; `pgtasks config show` lists the keys"),
+        (
+            "PGTASKS__WORKER__QUEUE_CONFIG__EMAILS__WAIT",
+            "did you mean PGTASKS__WORKER__QUEUE_CONFIG__EMAILS__WEIGHT?",
+        ),
+        ("PGTASKS__WORKER__QUEUE_CONFIG__WEIGHT", "unknown variable"),
+        (
+            "PGTASKS__WORKER__QUEUE_CONFIG__emails__WEIGHT",
+            "did you mean PGTASKS__WORKER__QUEUE_CONFIG__EMAILS__WEIGHT?",
+        ),
+        ("PGTASKS__WORKER__QUEUE_CONFIG__9__WEIGHT", "'9' cannot be the name of a queue"),
+    ],
+)
+def test_a_mistake_in_a_variable(project: Project, name: str, says: str) -> None:
+    (problem,) = project.problems(None, **{name: "1"})
+    assert problem.startswith(f"{name}: ")
+    assert says in problem
+
+
+def test_switches_in_variables(project: Project) -> None:
+    for text, value in {"true": True, "1": True, "Yes": True, "off": False, "0": False}.items():
+        assert project.load(PGTASKS__WORKER__DURABLE=text).config.worker.durable is value
+    assert project.problems(PGTASKS__WORKER__DURABLE="maybe") == [
+        'PGTASKS__WORKER__DURABLE: "maybe" is neither true nor false; write true or false'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[worker]\nconcurrency = \n", "pgtasks.toml:2:15: this is not TOML: Invalid value"),
+        ("[worker\n", "pgtasks.toml:1:8: this is not TOML: Expected ']' at the end of a table"),
+        ("a = 1\nb = [1,\n", "pgtasks.toml:2:"),
+        ("a = 1\na = 2\n", "pgtasks.toml:2:6: this is not TOML: Cannot overwrite a value"),
+        ("a = " + "[" * 5000, "pgtasks.toml"),
+    ],
+)
+def test_broken_toml(project: Project, text: str, says: str) -> None:
+    project.write("pgtasks.toml", text)
+    problems = project.problems(PGTASKS__WORKER__PROCESSES="0")
+    assert len(problems) == 2
+    assert problems[0].startswith(says)
+
+
+def test_a_file_that_is_not_utf8(project: Project) -> None:
+    (project.folder / "pgtasks.toml").write_bytes(b"[worker]\n# \xff\n")
+    assert project.problems() == ["pgtasks.toml:2: this is not UTF-8; save it as UTF-8"]
+
+
+def test_a_file_from_windows(project: Project) -> None:
+    (project.folder / "pgtasks.toml").write_bytes(
+        b"\xef\xbb\xbf[worker]\r\n\r\ngrace = '''5s'''\r\nx = 1\r\n"
+    )
+    assert project.problems()[0].startswith("pgtasks.toml:4: worker.x: unknown key")
+
+
+def test_a_file_that_cannot_be_read(project: Project) -> None:
+    (project.folder / "pgtasks.toml").mkdir()
+    assert project.problems() == ["pgtasks.toml: cannot be read: Is a directory"]
+
+
+def test_a_refused_value_is_not_compared_with_others(project: Project) -> None:
+    project.write("pgtasks.toml", "[database]\nmin-connections = 20\nmax-connections = 'x'\n")
+    assert len(project.problems()) == 1
+
+
+def test_no_password_in_errors(project: Project) -> None:
+    project.write("pgtasks.toml", "database.url = 'postgresql://me:s3cret@[db/app'")
+    problems = project.problems(PGTASKS_DATABASE_URL="me:s3cret@db")
+    assert len(problems) == 2
+    assert "s3cret" not in "\n".join(problems)
+
+
+# Folders and environments
+
+
+def test_the_nearest_configured_folder(tmp_path: Path) -> None:
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    assert find_project_folder(inner) == inner
+    (tmp_path / "pgtasks.toml").write_text("")
+    assert find_project_folder(inner) == tmp_path
+    (tmp_path / "a" / "pyproject.toml").write_text("[project]\nname = 'pgtasks'\n")
+    assert find_project_folder(inner) == tmp_path
+    (tmp_path / "a" / "pyproject.toml").write_text("[tool.pgtasks]\n")
+    assert find_project_folder(inner) == tmp_path / "a"
+
+
+def test_a_broken_pyproject_of_others_is_not_our_business(project: Project) -> None:
+    project.write("pyproject.toml", "[project\nname = 'pgtasks'\n")
+    assert project.load().config.worker.concurrency == 20
+    project.write("pyproject.toml", "[tool.pgtasks]\nworker = \n")
+    assert project.problems()[0].startswith("pyproject.toml:2:10: this is not TOML")
+
+
+def test_pgtasks_in_pyproject_is_a_table(project: Project) -> None:
+    project.write("pyproject.toml", "[tool]\npgtasks = 5\n")
+    assert project.problems() == [
+        "pyproject.toml:2: this is a table, not one value; write [tool.pgtasks] and keys below it"
+    ]
+
+
+def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no such folder"):
+        load(folder=tmp_path / "nowhere", environ={})
+
+
+def test_the_current_folder_is_where_the_search_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pgtasks.toml").write_text("worker.concurrency = 3")
+    (tmp_path / "src").mkdir()
+    monkeypatch.chdir(tmp_path / "src")
+    loaded = load(environ={})
+    assert loaded.project_folder == tmp_path
+    assert loaded.config.worker.concurrency == 3
+
+
+def test_an_environment_needs_no_file(project: Project) -> None:
+    project.write("pgtasks.production.toml", "worker.concurrency = 50")
+    loaded = project.load(PGTASKS_ENVIRONMENT="staging")
+    assert (loaded.environment, loaded.warnings) == ("staging", [])
+
+
+def test_an_environment_that_is_nearly_one_with_a_file(project: Project) -> None:
+    project.write("pgtasks.production.toml", "worker.concurrency = 50")
+    assert project.load(PGTASKS_ENVIRONMENT="prodution").warnings == [
+        'there is no pgtasks.prodution.toml; did you mean the environment "production"?'
+    ]
+
+
+def test_the_environment_given_by_hand_wins(project: Project) -> None:
+    project.write("pgtasks.a.toml", "worker.concurrency = 1")
+    project.write("pgtasks.b.toml", "worker.concurrency = 2")
+    environ = {"PGTASKS_ENVIRONMENT": "a"}
+    loaded = load(folder=project.folder, environment="b", environ=environ)
+    assert (loaded.environment, loaded.config.worker.concurrency) == ("b", 2)
+
+
+def test_an_environment_is_not_a_path(project: Project) -> None:
+    (problem,) = project.problems(PGTASKS_ENVIRONMENT="../x")
+    assert problem.startswith('PGTASKS_ENVIRONMENT: "../x" is not a name')
+
+
+# What is shown
+
+
+def test_describe(project: Project) -> None:
+    project.write("pgtasks.toml", "[worker.queue-config.emails]\nweight = 3\n[task]\nlease = 90\n")
+    settings = {
+        setting.path: setting
+        for setting in describe(project.load(PGTASKS_DATABASE_URL="postgresql://me:s3cret@db/app"))
+    }
+    url = settings["database.url"]
+    assert (url.value, url.default) == ("postgresql://me:***@db/app", "none")
+    assert str(url.origin) == "PGTASKS_DATABASE_URL"
+    lease = settings["task.lease"]
+    assert (lease.value, lease.default, str(lease.origin)) == ("90s", "30s", "pgtasks.toml:4")
+    assert settings["worker.queue-config.emails.weight"].value == "3"
+    assert settings["worker.queue-config.emails.concurrency"].value == "none"
+    assert settings["worker.durable"].value == "false"
+    assert settings["worker.tasks"].value == ""
+    assert "s3cret" not in repr(settings)
+    assert all(setting.doc for setting in settings.values())
+
+
+# Properties
+
+
+def _values(field: Field) -> st.SearchStrategy[Any]:
+    match kind := field.kind:
+        case Switch():
+            values: st.SearchStrategy[Any] = st.booleans()
+        case Whole():
+            values = st.integers(kind.minimum, kind.maximum)
+        case Duration():
+            values = st.timedeltas(kind.minimum, kind.maximum)
+        case Choice():
+            values = st.sampled_from(kind.words)
+        case QueueName():
+            values = st.sampled_from(["default", "emails", "a_1"])
+        case Url():
+            values = st.sampled_from(["postgres://a/b", "postgresql://u:p@h:1/d?x=y%20z"])
+        case Several():
+            values = st.sampled_from([("a",), ("b", "c"), ("c", "a")])
+        case _:
+            raise AssertionError(kind)
+    return values | st.none() if kind.optional else values
+
+
+def _free_fields() -> dict[tuple[str, ...], Field]:
+    """Keys that no other key bounds; one queue stands for all."""
+    bound = {"min-connections", "max-connections", "delay", "max-delay"}
+    return {
+        tuple("emails" if part == "<name>" else part for part in field.path): field
+        for field in fields()
+        if field.path[-1] not in bound
+    }
+
+
+FIELDS = _free_fields()
+SOURCE = st.fixed_dictionaries(
+    {}, optional={path: _values(field) for path, field in FIELDS.items()}
+)
+NAMES = ["pyproject.toml", "pgtasks.toml", "pgtasks.test.toml", "PGTASKS__", "--"]
+
+
+def _toml(source: Mapping[tuple[str, ...], Any], prefix: str = "") -> str:
+    lines = (
+        f"{prefix}{'.'.join(path)} = {json.dumps(FIELDS[path].kind.plain(value))}\n"
+        for path, value in source.items()
+    )
+    return "".join(lines)
+
+
+def _load(sources: list[dict[tuple[str, ...], Any]], folder: Path) -> Loaded:
+    pyproject, file, environment_file, variables, flags = sources
+    (folder / "pyproject.toml").write_text(_toml(pyproject, "tool.pgtasks."))
+    (folder / "pgtasks.toml").write_text(_toml(file))
+    (folder / "pgtasks.test.toml").write_text(_toml(environment_file))
+    environ = {
+        FIELDS[path].variable.replace("<NAME>", "EMAILS"): (
+            value if isinstance(value, str) else FIELDS[path].kind.show(value)
+        )
+        for path, value in variables.items()
+    }
+    overrides = {
+        ".".join(path): "none" if value is None else value for path, value in flags.items()
+    }
+    return load(overrides, folder=folder, environment="test", environ=environ)
+
+
+@settings(deadline=None)  # it writes files
+@given(st.lists(SOURCE, min_size=5, max_size=5))
+def test_the_last_source_that_mentions_a_key_wins(
+    sources: list[dict[tuple[str, ...], Any]],
+) -> None:
+    """For every key: the value and the origin are those of the last source, else the default."""
+    with TemporaryDirectory() as folder:
+        loaded = _load(sources, Path(folder))
+    queue_mentioned = any("emails" in path for source in sources for path in source)
+    for path, field in FIELDS.items():
+        if "emails" in path and not queue_mentioned:
+            continue
+        winner = next((n for n in reversed(range(5)) if path in sources[n]), None)
+        value: Any = loaded.config
+        for part in path:
+            name = part.replace("-", "_")
+            value = value[part] if isinstance(value, dict) else getattr(value, name)
+        expected = field.default if winner is None else sources[winner][path]
+        assert value == expected, path
+        origin = str(loaded.origins[".".join(path)])
+        assert origin.startswith("default" if winner is None else NAMES[winner]), path
+        if winner is not None and winner < 3:
+            assert loaded.origins[".".join(path)].line == list(sources[winner]).index(path) + 1
+
+
+# Lines
+
+
+DOCUMENT = """\
+# a comment with "quotes" and [brackets]
+top = 1
+dotted . "quoted.key" . 'third' = 2
+
+[worker] # trailing
+text = "not = a key # nor a comment \\" still"
+literal = 'C:\\dir'
+many = [
+    1, # ] not the end
+    "]", '''
+fake = 3
+''',
+    { inside = 1, deep = { deeper = 2 } },
+    [ [ 2 ], { other = [
+        3,
+    ] } ],
+]
+after_many = 1
+block = \"\"\"
+[fake]
+fake = 1 \\\"\"\" still inside
+two quotes end it \"\"\"\"\"
+after_block = 1
+inline = { a = 1, b.c = "x", "d e" = [1,
+2], f = {} }
+moment = 1979-05-27 07:32:00 # with a space
+empty = ""
+[ worker . "queue config" . sub ]
+x = 1
+[[list]]
+x = 1
+[[list]]
+x = 2
+y = 3
+[worker.last]
+"""
+
+
+def test_lines_of_a_document() -> None:
+    tomllib.loads(DOCUMENT)
+    expected = {
+        "top": 2,
+        "dotted": 3,
+        "dotted|quoted.key": 3,
+        "dotted|quoted.key|third": 3,
+        "worker": 5,
+        "worker|text": 6,
+        "worker|literal": 7,
+        "worker|many": 8,
+        "worker|many|inside": 13,
+        "worker|many|deep": 13,
+        "worker|many|deep|deeper": 13,
+        "worker|many|other": 14,
+        "worker|after_many": 18,
+        "worker|block": 19,
+        "worker|after_block": 23,
+        "worker|inline": 24,
+        "worker|inline|a": 24,
+        "worker|inline|b": 24,
+        "worker|inline|b|c": 24,
+        "worker|inline|d e": 24,
+        "worker|inline|f": 25,
+        "worker|moment": 26,
+        "worker|empty": 27,
+        "worker|queue config": 28,
+        "worker|queue config|sub": 28,
+        "worker|queue config|sub|x": 29,
+        "list": 30,
+        "list|x": 31,
+        "list|y": 34,
+        "worker|last": 35,
+    }
+    for text in (DOCUMENT, DOCUMENT.replace("\n", "\r\n")):
+        assert {"|".join(path): line for path, line in key_lines(text).items()} == expected
+
+
+def test_lines_of_nothing() -> None:
+    assert key_lines("") == {}
+    assert key_lines("\n# only a comment") == {}
+
+
+TRICKY_VALUES = [
+    "1",
+    "-1.5e3",
+    "true",
+    "1979-05-27 07:32:00",
+    '"a # b = [c]"',
+    "'\\'",
+    "''",
+    '""""""',
+    "'''\n[fake]\nkey = 1'''''",
+    '"""\n# key = 1\n\\"""x"\\\\""""',
+    '[\n1, # ]\n"]",\n]',
+    "[ [1,2],\n ['}'] ]",
+    "[]",
+    "{}",
+]
+KEYS = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\x7f"), max_size=4
+) | st.sampled_from(["worker", "queue-fetch", "1", "a_b"])
+
+
+def _quoted(key: str) -> str:
+    return json.dumps(key, ensure_ascii=False)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> tuple[str, dict[tuple[str, ...], int]]:
+    """TOML in many spellings, and the line of each of its keys."""
+    text = ""
+    lines: dict[tuple[str, ...], int] = {}
+    for table in draw(st.lists(KEYS, unique=True, max_size=4)):
+        text += draw(st.sampled_from(["", "\n", "# [x]\n", " \t\n"]))
+        lines[(table,)] = text.count("\n") + 1
+        text += f"[ {_quoted(table)} ] # c\n"
+        for key in draw(st.lists(KEYS, unique=True, max_size=4)):
+            spelt = key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _quoted(key)
+            inner = draw(st.none() | KEYS)
+            line = text.count("\n") + 1
+            lines[(table, key)] = line
+            value = draw(st.sampled_from(TRICKY_VALUES))
+            if inner is None:
+                text += f"{spelt}={value}\n"
+                continue
+            lines[(table, key, inner)] = line
+            dotted = f"{spelt} . {_quoted(inner)} = {value} # c\n"
+            inline = f"{spelt} = {{ {_quoted(inner)} = {value} }}\n"
+            text += draw(st.sampled_from([dotted, inline]))
+    return text, lines
+
+
+@given(documents())
+def test_lines_of_any_document(document: tuple[str, dict[tuple[str, ...], int]]) -> None:
+    text, lines = document
+    tomllib.loads(text)
+    assert key_lines(text) == lines
+
+
+# Writing
+
+
+def test_set_value_keeps_everything_else(project: Project) -> None:
+    file = project.write(
+        "pgtasks.toml",
+        "# mine\n[worker] # here\nconcurrency = 2 # two\n\n[worker.queue-config.emails]\n"
+        "weight = 2\n\n[task]\nlease = '3s'\n",
+    )
+    set_value(file, "worker.concurrency", "8")
+    set_value(file, "worker.processes", "2")
+    set_value(file, "worker.queue-config.slow.concurrency", "4")
+    set_value(file, "worker.queue-fetch.notify", "no")
+    set_value(file, "worker.queues", "a, b")
+    set_value(file, "task.timeout", "none")
+    set_value(file, "task.delay", "90 s".replace(" ", ""))
+    text = file.read_text()
+    for kept in ["# mine", "[worker] # here", "concurrency = 8 # two", "lease = '3s'"]:
+        assert kept in text
+    config = project.load().config
+    assert (config.worker.concurrency, config.worker.processes) == (8, 2)
+    assert config.worker.queue_config == {
+        "emails": QueueConfig(weight=2),
+        "slow": QueueConfig(concurrency=4),
+    }
+    assert config.worker.queue_fetch.notify is False
+    assert config.worker.queues == ("a", "b")
+    assert (config.task.timeout, config.task.delay) == (None, timedelta(seconds=90))
+    assert config.task.lease == timedelta(seconds=3)
+
+
+@pytest.mark.parametrize("field", list(fields()), ids=lambda field: field.key)
+def test_set_value_writes_every_key(project: Project, field: Field) -> None:
+    file = project.folder / "pgtasks.toml"
+    key = field.key.replace("<name>", "emails")
+    text = field.kind.show(field.default) or "a.b"
+    set_value(file, key, text)
+    assert str(project.load().origins[key]).startswith("pgtasks.toml:")
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "says"),
+    [
+        ("worker.concurency", "8", 'did you mean "concurrency"?'),
+        ("worker.concurrency", "eight", '"eight" is not a whole number'),
+        ("worker", "8", "this is a table"),
+        ("worker.queue-config.No.weight", "8", "'No' cannot be the name of a queue"),
+        ("", "8", "unknown key"),
+        ("task.lease", "", '"" is not a duration'),
+    ],
+)
+def test_set_value_refuses(project: Project, key: str, text: str, says: str) -> None:
+    file = project.write("pgtasks.toml", "# mine\n")
+    with pytest.raises(ConfigError) as caught:
+        set_value(file, key, text)
+    assert says in str(caught.value)
+    assert file.read_text() == "# mine\n"
+
+
+@pytest.mark.parametrize("text", ["worker = 5\n", "[[worker]]\na = 1\n", "[worker\n"])
+def test_set_value_leaves_a_broken_file_alone(project: Project, text: str) -> None:
+    file = project.write("pgtasks.toml", text)
+    with pytest.raises(ConfigError):
+        set_value(file, "worker.concurrency", "8")
+    assert file.read_text() == text
+    assert [one.name for one in project.folder.iterdir()] == ["pgtasks.toml"]
+
+
+def test_set_value_keeps_the_mode_and_hides_a_new_password(project: Project) -> None:
+    file = project.write("pgtasks.toml", "", 0o640)
+    set_value(file, "worker.concurrency", "8")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    new = project.folder / "pgtasks.prod.toml"
+    set_value(new, "database.url", "postgresql://me:s3cret@db/app")
+    assert stat.S_IMODE(new.stat().st_mode) == 0o600
+
+
+def test_set_value_keeps_the_line_ends_of_windows(project: Project) -> None:
+    file = project.folder / "pgtasks.toml"
+    file.write_bytes(b"# mine\r\n[worker]\r\nconcurrency = 1\r\n")
+    set_value(file, "worker.concurrency", "8")
+    assert file.read_bytes() == b"# mine\r\n[worker]\r\nconcurrency = 8\r\n"
+
+
+def test_set_value_follows_a_link(project: Project) -> None:
+    file = project.write("real.toml", "")
+    (project.folder / "pgtasks.toml").symlink_to(file)
+    set_value(project.folder / "pgtasks.toml", "worker.concurrency", "8")
+    assert (project.folder / "pgtasks.toml").is_symlink()
+    assert "concurrency = 8" in file.read_text()
+
+
+def test_set_value_in_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be written: No such file"):
+        set_value(tmp_path / "no" / "pgtasks.toml", "worker.concurrency", "8")
+
+
+def test_reading_does_not_wait_for_tomlkit() -> None:
+    """It takes 80 ms to import, which every start of a worker would pay."""
+    code = "import sys, pgtasks.layers as l; l.load(environ={}); sys.exit('tomlkit' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
