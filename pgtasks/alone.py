@@ -85,7 +85,8 @@ class Alone:
             self._board.mark_running(lease)
         try:
             await self.run_message(lease)
-            while lease in self._keeper.held():  # until its end is written, it is not over
+            # Until its end is written, it is not over: what the process dies of is still its.
+            while lease in self._keeper.held():  # noqa: ASYNC110 - a poll in no hot path
                 await anyio.sleep(0.01)
         finally:
             self._current = None

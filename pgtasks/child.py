@@ -22,19 +22,17 @@ from pgtasks.assignment import Assignment, read_assignment, read_line, to_line
 from pgtasks.board import Board
 from pgtasks.database import Database
 from pgtasks.errors import PgtasksError
+from pgtasks.events import Events
 from pgtasks.lease import Lease
 from pgtasks.logs import configure
 from pgtasks.tasks_import import check_registered, import_tasks
 from pgtasks.worker import Worker
 
-log = logging.getLogger("pgtasks.child")
+log = Events("pgtasks.child")
 
 SOCKET_VARIABLE = "PGTASKS_CHILD_SOCKET"
 BOARD_VARIABLE = "PGTASKS_CHILD_BOARD"
 
-UNEXPLAINED_DELIVERIES = 2
-"""So many deliveries that never ended make a message a suspect. One is no sign: a machine that
-was switched off leaves it on every message it held."""
 WATCHDOG_SECONDS = 2.5
 
 
@@ -108,9 +106,7 @@ async def _run(
     writer.close()
 
 
-async def _obey(
-    reader: asyncio.StreamReader, worker: Worker, stop: Callable[[], None]
-) -> None:
+async def _obey(reader: asyncio.StreamReader, worker: Worker, stop: Callable[[], None]) -> None:
     while line := await reader.readline():
         match read_line(line):
             case {"do": "cancel"}:
@@ -138,16 +134,13 @@ def _stopper(worker: Worker, grace_seconds: float) -> Callable[[], None]:
     return stop
 
 
-def _hand_over(link: socket.socket) -> Callable[[Lease], bool]:
-    def is_suspect(lease: Lease) -> bool:
+def _hand_over(link: socket.socket) -> Callable[[Lease], None]:
+    def hand_over(lease: Lease) -> None:
         message = lease.message
-        if message.unexplained < UNEXPLAINED_DELIVERIES:
-            return False
         _tell(link, {"is": "suspect", "queue": message.queue, "message_id": message.message_id,
                      "delivery": message.delivery})  # fmt: skip
-        return True
 
-    return is_suspect
+    return hand_over
 
 
 def _tell(link: socket.socket, told: dict[str, Any]) -> None:

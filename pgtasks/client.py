@@ -205,9 +205,7 @@ class Client:
     async def _ensure_queue(self, queue: str) -> None:
         if queue not in self._known_queues:
             await self.at_home(
-                lambda: self._on_pool(
-                    lambda on: self._create_queue(queue, on), Call("", queue, ())
-                )
+                lambda: self._on_pool(lambda on: self._create_queue(queue, on), Call("", queue, ()))
             )
 
     async def _create_queue(self, queue: str, on: Executor) -> None:
@@ -232,9 +230,7 @@ async def _store_many(
     async with _transaction(store.on):
         for start in range(0, len(bodies), CHUNK):
             chunk = bodies[start : start + CHUNK]
-            stored += await store.send_many(
-                call.queue, chunk, call.headers, call.delay, call.at
-            )
+            stored += await store.send_many(call.queue, chunk, call.headers, call.delay, call.at)
         if notify and bodies:
             await store.notify(call.queue)
     return stored
@@ -260,9 +256,7 @@ def _unsure(client: Client, error: BaseException) -> BaseException:
     )
 
 
-def connect(
-    url: str | None = None, config: Config | None = None
-) -> Client:
+def connect(url: str | None = None, config: Config | None = None) -> Client:
     """Return a client of the database, to be opened with `async with` or `with`.
 
     While it is open it is the default client of the process: every `defer` goes through it.

@@ -142,4 +142,3 @@ def current_message() -> Context:
         raise RuntimeError(
             "current_message() is only known inside a task that a worker runs"
         ) from None
-

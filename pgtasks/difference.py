@@ -25,6 +25,7 @@ _TRAVELS: Final = _JSON | {
 _SMALL: Final = frozenset({int, float, bool, type(None)})
 _SIZED: Final = frozenset({str, bytes, bytearray})
 _TOO_LARGE: Final = 10**MAX_DIGITS
+_TOO_LOW: Final = -(10 ** (MAX_DIGITS - 1))
 _MOST_NODES: Final = 200_000
 
 
@@ -224,8 +225,8 @@ def _fault_of(node: object) -> str | None:
             return _fault_of_text(node) or _fault_of_type(node)
         case float() if not math.isfinite(node):
             return "is NaN or infinite, which JSON cannot hold: send None or a text"
-        case int() if abs(node) >= _TOO_LARGE:
-            return f"is a number of more than {MAX_DIGITS:,} digits: send it as a text"
+        case int() if not _TOO_LOW < node < _TOO_LARGE:
+            return f"is a number of more than {MAX_DIGITS:,} digits and sign: send it as a text"
         case _:
             return _fault_of_type(node)
 

@@ -5,7 +5,7 @@ PgtasksError
 ├── ConfigError (ValueError)            a setting is wrong: says file, line, nearest valid form
 ├── DatabaseError
 │   ├── DatabaseUnreachable (ConnectionError)
-│   ├── SchemaError                     schema missing, too old or too new: says which command mends it
+│   ├── SchemaError                     schema missing, too old or too new: says the mend
 │   └── EmbeddedError (RuntimeError)    the embedded server cannot be found or started
 ├── NotConnectedError (RuntimeError)    no client: says how to open one
 ├── QueueNameError (ValueError)         a name that cannot be a queue

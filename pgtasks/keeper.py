@@ -19,11 +19,12 @@ import attrs
 
 from pgtasks.config import DatabaseConfig
 from pgtasks.connection import CALL_SECONDS, WORKER_SETTINGS, Line, is_transient
+from pgtasks.events import Events
 from pgtasks.lease import Lease
 from pgtasks.settlement import describe_error
 from pgtasks.store import Store
 
-log = logging.getLogger("pgtasks.keeper")
+log = Events("pgtasks.keeper")
 
 LONGEST_PAUSE = 0.5
 
@@ -88,8 +89,8 @@ class Keeper:
         while not self._stopping.is_set():
             try:
                 await self._round()
-            except Exception:  # the thread must outlive whatever a round runs into
-                log.exception("extending leases failed")
+            except Exception as broken:  # noqa: BLE001 - the thread must outlive whatever a round runs into
+                log.error("extending leases failed", raised=broken)
             with anyio.move_on_after(self._pause):
                 await self._rouse.wait()
         await self._line.close()
@@ -123,12 +124,13 @@ class Keeper:
             )
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
             level = logging.WARNING if is_transient(error) else logging.ERROR
-            log.log(
+            log.say(
                 level,
                 "leases not extended, trying again",
-                extra={"fields": {"queue": queue, "leases": len(leases),
-                                  "error": describe_error(error)}},
-            )  # fmt: skip
+                queue=queue,
+                leases=len(leases),
+                error=describe_error(error),
+            )
             return
         self._note(leases, rows, asked_at)
 

@@ -1,7 +1,6 @@
 """Listener: one connection that LISTENs, and tells which queue to look at."""
 
 import asyncio
-import logging
 from collections.abc import Callable
 
 import asyncpg
@@ -11,9 +10,10 @@ from pgtasks.backoff import Backoff
 from pgtasks.config import DatabaseConfig
 from pgtasks.connection import CALL_SECONDS, Connection, open_connection
 from pgtasks.errors import DatabaseError
+from pgtasks.events import Events
 from pgtasks.settlement import describe_error
 
-log = logging.getLogger("pgtasks.listener")
+log = Events("pgtasks.listener")
 
 CHANNEL = "pgtasks"
 PING_SECONDS = 10.0
@@ -37,8 +37,11 @@ class Listener:
                 await self._listen(backoff)
             except (DatabaseError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as e:
                 pause = backoff.next_seconds()
-                log.warning("not listening, polling meanwhile", extra={"fields": {
-                    "error": describe_error(e), "again_in": f"{pause:.1f}s"}})  # fmt: skip
+                log.warning(
+                    "not listening, polling meanwhile",
+                    error=describe_error(e),
+                    again_in=f"{pause:.1f}s",
+                )
                 await asyncio.sleep(pause)
 
     async def _listen(self, backoff: Backoff) -> None:

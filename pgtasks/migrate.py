@@ -8,7 +8,7 @@ import attrs
 
 from pgtasks.connection import Connection
 from pgtasks.errors import SchemaError
-from pgtasks.store import Store
+from pgtasks.store import Store, statement
 
 OLDEST_SERVER = 140000
 """PostgreSQL 14, as `server_version_num`."""
@@ -88,10 +88,14 @@ def script() -> str:
         parts += [
             f"\n-- {step.version:04} {step.name}",
             step.text,
-            "INSERT INTO pgtasks.migration (version, name) "
-            f"VALUES ({step.version}, '{step.name}');",
+            _recorded(step),
         ]
     return "\n".join([*parts, "\nCOMMIT;\n"])
+
+
+def _recorded(step: Migration) -> str:
+    text = statement("record_migration").rstrip()
+    return text.replace("$1", str(step.version)).replace("$2", f"'{step.name}'") + ";"
 
 
 async def _missing(connection: Connection) -> list[Migration]:

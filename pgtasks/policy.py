@@ -31,12 +31,10 @@ UNSET = _Unset()
 
 def _check_action(_: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
     if value not in (None, "delete", "archive"):
-        raise TaskDefinitionError(
-            f'{attribute.name} is "delete" or "archive", not {value!r}'
-        )
+        raise TaskDefinitionError(f'{attribute.name} is "delete" or "archive", not {value!r}')
 
 
-def _to_timeout(value: Delay | None | _Unset) -> timedelta | None | _Unset:
+def _to_timeout(value: Delay | _Unset | None) -> timedelta | _Unset | None:
     if value is None or isinstance(value, _Unset):
         return value
     timeout = parse_duration(value)
@@ -63,7 +61,7 @@ class TaskSettings:
         default=None, validator=attrs.validators.optional(lambda *a: check_queue_name(a[2]))
     )
     retries: Retries | None = None
-    timeout: timedelta | None | _Unset = attrs.field(default=UNSET, converter=_to_timeout)
+    timeout: timedelta | _Unset | None = attrs.field(default=UNSET, converter=_to_timeout)
     lease: timedelta | None = attrs.field(default=None, converter=_to_lease)
     on_success: Action | None = attrs.field(default=None, validator=_check_action)
     on_failure: Action | None = attrs.field(default=None, validator=_check_action)

@@ -2,8 +2,6 @@
 
 import asyncio
 import inspect
-import logging
-from collections.abc import Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
@@ -11,7 +9,6 @@ from time import monotonic
 from typing import Any
 
 import anyio
-import anyio.to_thread
 import attrs
 from anyio.abc import TaskGroup
 
@@ -20,6 +17,7 @@ from pgtasks.client import Client
 from pgtasks.context import Context, running
 from pgtasks.duration import format_duration
 from pgtasks.errors import DecodeError, LeaseLost, TaskTimeout
+from pgtasks.events import Events
 from pgtasks.lease import Lease
 from pgtasks.message import Message, read_envelope
 from pgtasks.outcome import Discard, RetryLater, Signal, Snooze
@@ -29,8 +27,9 @@ from pgtasks.settlement import Run, Settlement, describe_error
 from pgtasks.settler import Settler
 from pgtasks.store import Store
 from pgtasks.task import Task
+from pgtasks.thread_call import ThreadCall
 
-log = logging.getLogger("pgtasks.runner")
+log = Events("pgtasks.runner")
 
 
 @attrs.define(eq=False)
@@ -45,8 +44,8 @@ class _Ready:
     scope: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
     reason: str = "timeout"
     """Why the scope was cancelled; a scope's own deadline says nothing."""
-    thread_ended: asyncio.Event | None = None
-    """Set when a sync function's thread is done with it; None for async ones."""
+    thread: ThreadCall | None = None
+    """A sync function's call; None for async ones."""
 
     def cancel(self, reason: str) -> None:
         self.reason = reason
@@ -70,6 +69,7 @@ class Runner:
     resources: Any = None
     outliving: set[Lease] = attrs.field(factory=set, init=False)
     """Leases of runs that are over, but whose threads go on."""
+    _thread_ended: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
 
     async def run(self, lease: Lease) -> None:
         """Run one message and settle it, however it ends."""
@@ -80,10 +80,17 @@ class Runner:
         lease.cancel = ready.cancel
         ended = await self._perform(ready)
         lease.cancel = None
-        if ready.thread_ended is not None and not ready.thread_ended.is_set():
-            self.background.start_soon(self._outlive, lease, ready, ended)
+        if isinstance(ended, _Cancelled) and ready.thread is not None and ready.thread.abandon():
+            self.outliving.add(lease)
+            self.background.start_soon(self._outlive, lease, ready, ready.thread)
         else:
             await self._settle(lease, ready, ended)
+
+    async def threads_ended(self) -> None:
+        """Wait until no thread goes on whose run is over."""
+        while self.outliving:
+            self._thread_ended.clear()
+            await self._thread_ended.wait()
 
     def _prepare(self, lease: Lease) -> _Ready | Settlement:
         message = lease.message
@@ -95,8 +102,7 @@ class Runner:
                 return self._unknown(message, name)
             args, kwargs = task.signature.decode(envelope.args)
         except DecodeError as error:
-            log.error("message cannot be decoded, archived",
-                      extra={"fields": {**_fields(message), "error": str(error)}})  # fmt: skip
+            log.error("message cannot be decoded, archived", **_fields(message), error=str(error))
             return settle.undecodable(message, str(error), Run(0.0, self.worker))
         policy = self.policies[task.name]
         if message.headers is not None and (said := message.state.options):
@@ -108,9 +114,12 @@ class Runner:
 
     def _unknown(self, message: Message, name: str) -> Settlement:
         settlement = settle.unknown_task(message)
-        log.warning("no such task here, put back for a worker that has it", extra={"fields": {
-            **_fields(message), "task": name,
-            "again_in": format_duration(_to_milliseconds(settlement.delay))}})  # fmt: skip
+        log.warning(
+            "no such task here, put back for a worker that has it",
+            **_fields(message),
+            task=name,
+            again_in=format_duration(_to_milliseconds(settlement.delay)),
+        )
         return settlement
 
     async def _perform(self, ready: _Ready) -> object:
@@ -145,29 +154,23 @@ class Runner:
             return error
 
     async def _in_thread(self, ready: _Ready) -> object:
-        loop, ended = asyncio.get_running_loop(), asyncio.Event()
-        call = partial(ready.task.fn, *ready.args, **ready.kwargs)
-        ready.thread_ended = ended
-        result = await anyio.to_thread.run_sync(
-            _telling, call, partial(loop.call_soon_threadsafe, ended.set),
-            limiter=self.threads, abandon_on_cancel=True,
-        )  # fmt: skip
-        ended.set()
-        # What it raised comes back as a value: a StopIteration would otherwise break the bridge
-        # between the threads, which hands exceptions over by a future.
-        return await result if inspect.isawaitable(result) else result
+        ready.thread = ThreadCall(partial(ready.task.fn, *ready.args, **ready.kwargs))
+        ended = await ready.thread.run(self.threads)
+        return await ended if inspect.isawaitable(ended) else ended
 
-    async def _outlive(self, lease: Lease, ready: _Ready, ended: object) -> None:
+    async def _outlive(self, lease: Lease, ready: _Ready, thread: ThreadCall) -> None:
         """Keep the lease of a thread that cannot be ended, so that no second run starts."""
-        assert ready.thread_ended is not None  # noqa: S101
-        log.warning("its thread cannot be ended; keeping the lease until it returns", extra={
-            "fields": {"task": ready.task.name, **_fields(lease.message)}})  # fmt: skip
-        self.outliving.add(lease)
+        log.warning(
+            "its thread cannot be ended; keeping the lease until it returns",
+            task=ready.task.name,
+            **_fields(lease.message),
+        )
         try:
-            await ready.thread_ended.wait()
+            await thread.wait()
         finally:
             self.outliving.discard(lease)
-        await self._settle(lease, ready, ended)
+            self._thread_ended.set()
+        await self._settle(lease, ready, _Cancelled())
 
     async def _settle(self, lease: Lease, ready: _Ready, ended: object) -> None:
         if ready.context.settled:
@@ -181,11 +184,11 @@ class Runner:
         else:
             self.settler.put(lease, settlement)
 
-    def _decide(self, ready: _Ready, ended: object) -> Settlement:
+    def _decide(self, ready: _Ready, ended: object) -> Settlement:  # noqa: PLR0911 - a table
         message, policy = ready.context.message, ready.policy
         run = Run(monotonic() - ready.context.started_at, self.worker)
         match ended:
-            case _Cancelled() | BaseException() if ready.reason == "stopping":
+            case _Cancelled() | BaseException() if ready.reason in ("stopping", "lost"):
                 return settle.released(message)
             case _Cancelled():
                 error = TaskTimeout(f"still running after {ready.context.timeout_seconds:g} s")
@@ -201,8 +204,8 @@ class Runner:
                 return settle.released(message)
             case BaseException():
                 return self._failed(ready, ended, run)
-        if log.isEnabledFor(logging.DEBUG):
-            log.debug("done", extra={"fields": {**_task_fields(ready), "seconds": run.seconds}})
+        if log.wants_debug():
+            log.debug("done", **_task_fields(ready), seconds=run.seconds)
         return settle.succeeded(message, policy, run)
 
     def _failed(self, ready: _Ready, error: BaseException, run: Run) -> Settlement:
@@ -210,17 +213,19 @@ class Runner:
         fields = {**_task_fields(ready), "error": describe_error(error)}
         if settlement.action == "retry":
             again_in = format_duration(_to_milliseconds(settlement.delay))
-            log.warning("failed, trying again", exc_info=error,
-                        extra={"fields": {**fields, "again_in": again_in}})  # fmt: skip
+            log.warning("failed, trying again", raised=error, **fields, again_in=again_in)
         else:
-            log.error("failed, given up", exc_info=error, extra={"fields": fields})
+            log.error("failed, given up", raised=error, **fields)
         return settlement
 
     def _note_after_transaction(self, ready: _Ready, ended: object) -> None:
         if isinstance(ended, BaseException | _Cancelled) and not isinstance(ended, Signal):
             error = ended if isinstance(ended, BaseException) else None
-            log.warning("ended badly after its transaction had completed the message",
-                        exc_info=error, extra={"fields": _task_fields(ready)})  # fmt: skip
+            log.warning(
+                "ended badly after its transaction had completed the message",
+                raised=error,
+                **_task_fields(ready),
+            )
 
     # What a running task asks of its worker, through its context
 
@@ -265,15 +270,6 @@ class _Cancelled:
     """A run that was cancelled and did end."""
 
 
-def _telling(call: Callable[[], object], tell: Callable[[], object]) -> object:
-    try:
-        return call()
-    except BaseException as error:  # noqa: BLE001 - user code
-        return error
-    finally:
-        tell()
-
-
 def _is_being_cancelled() -> bool:
     current = asyncio.current_task()
     return current is not None and current.cancelling() > 0
@@ -290,11 +286,11 @@ def _lost_text(message: Message) -> str:
     )
 
 
-def _fields(message: Message) -> dict[str, object]:
+def _fields(message: Message) -> dict[str, Any]:
     return {"queue": message.queue, "message": message.message_id}
 
 
-def _task_fields(ready: _Ready) -> dict[str, object]:
+def _task_fields(ready: _Ready) -> dict[str, Any]:
     context = ready.context
     return {"task": context.task, "queue": context.queue, "id": context.id,
             "attempt": context.attempt}  # fmt: skip

@@ -21,6 +21,7 @@ from pgtasks.board import Board
 from pgtasks.config import DatabaseConfig, QueueFetchConfig
 from pgtasks.connection import WORKER_SETTINGS, Line, is_transient
 from pgtasks.errors import DatabaseError
+from pgtasks.events import Events
 from pgtasks.keeper import Keeper
 from pgtasks.lease import Lease, leased
 from pgtasks.pool import Pool
@@ -29,7 +30,7 @@ from pgtasks.settler import Settler
 from pgtasks.store import Record, Store
 from pgtasks.watermark import Watermark
 
-log = logging.getLogger("pgtasks.scheduler")
+log = Events("pgtasks.scheduler")
 
 LARGEST_CLAIM = 1000
 LOOK_AHEAD_SECONDS = 0.1
@@ -58,7 +59,7 @@ class Scheduler:
     leases: Mapping[str, timedelta]
     """How long a claim leases the messages of each queue."""
     run_message: Callable[[Lease], Awaitable[None]]
-    is_suspect: Callable[[Lease], bool]
+    divert: Callable[[Lease], bool]
     """Whether a message that may have crashed a process was taken out of our hands."""
     _database: DatabaseConfig
     _fetching: QueueFetchConfig
@@ -149,12 +150,11 @@ class Scheduler:
     async def _claim(self, queue: str, limit: int, since: datetime) -> list[Record]:
         # A cancelled claim has usually happened: its messages would be nobody's until their
         # leases run out. So it is always waited for; it is bounded.
-        rows: list[Record] = []
-        with anyio.CancelScope(shield=True):
-            rows = await self._line.call(
+        with anyio.CancelScope(shield=True) as bounded:
+            return await self._line.call(
                 lambda on: Store(on).claim(queue, limit, self.leases[queue], since)
             )
-        return rows
+        raise RuntimeError(f"unreachable: {bounded} is never cancelled")
 
     async def _next_look_at(self, queue: str, look: _Look) -> float:
         """A claim that came back short: when is something there again?"""
@@ -183,9 +183,13 @@ class Scheduler:
     async def _pause_after(self, error: Exception, backoff: Backoff) -> None:
         pause = backoff.next_seconds()
         level = logging.WARNING if is_transient(error) else logging.ERROR
-        log.log(level, "fetching failed, trying again", extra={"fields": {
-            "queues": ",".join(self.pool.queues), "error": describe_error(error),
-            "again_in": f"{pause:.1f}s"}})  # fmt: skip
+        log.say(
+            level,
+            "fetching failed, trying again",
+            queues=",".join(self.pool.queues),
+            error=describe_error(error),
+            again_in=f"{pause:.1f}s",
+        )
         try:
             async with asyncio.timeout(pause):
                 while not self._stopping:
@@ -245,7 +249,7 @@ class Scheduler:
     def _dispatch(self, leases: list[Lease]) -> None:
         leases.sort(key=lambda lease: lease.message.message_id)
         for lease in leases:
-            if lease.message.delivery == 1 or not self.is_suspect(lease):
+            if lease.message.delivery == 1 or not self.divert(lease):
                 self._ready.append(lease)
         if self._stopping:
             self._give_back()
@@ -283,10 +287,13 @@ class Scheduler:
             self._board.mark_running(lease)
         try:
             await self.run_message(lease)
-        except Exception:  # a fault of ours must cost this message's run, not the whole worker
-            log.exception("running a message failed; it is tried again when its lease runs out",
-                          extra={"fields": {"queue": lease.message.queue,
-                                            "message": lease.message.message_id}})  # fmt: skip
+        except Exception as broken:  # noqa: BLE001 - a fault of ours costs this run, not the worker
+            log.error(
+                "running a message failed; it is tried again when its lease runs out",
+                raised=broken,
+                queue=lease.message.queue,
+                message=lease.message.message_id,
+            )
             self._settler.forget(lease)
         finally:
             self._running.discard(lease)

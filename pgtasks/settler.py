@@ -1,9 +1,10 @@
 """Settler: writes how leases ended, many in a statement."""
 
 import asyncio
-import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import asyncpg
 import attrs
@@ -12,13 +13,14 @@ from pgtasks.backoff import Backoff
 from pgtasks.board import Board
 from pgtasks.config import DatabaseConfig
 from pgtasks.connection import WORKER_SETTINGS, Connection, Line, is_transient
+from pgtasks.events import Events
 from pgtasks.keeper import Keeper
 from pgtasks.lease import Lease
 from pgtasks.message import write_state
 from pgtasks.settlement import Settlement, describe_error
 from pgtasks.store import Store
 
-log = logging.getLogger("pgtasks.settler")
+log = Events("pgtasks.settler")
 
 LINGER_SECONDS = 0.002
 """How long the first settlement of a batch waits for others: it costs nobody's time."""
@@ -51,15 +53,11 @@ class Settler:
     _wake: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
     _full: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
     _closing: bool = attrs.field(default=False, init=False)
-    is_writing: bool = attrs.field(default=False, init=False)
+    ended: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+    """Set when it was closed and all is written."""
 
     def __attrs_post_init__(self) -> None:
         self._line = Line(self._database, "settler", WORKER_SETTINGS)
-
-    @property
-    def backlog(self) -> int:
-        """How many settlements wait to be written."""
-        return len(self._pending)
 
     def put(self, lease: Lease, settlement: Settlement) -> None:
         """Settle a lease with the next batch."""
@@ -94,10 +92,9 @@ class Settler:
                 if not self._closing:
                     self._wake.clear()
                     self._full.clear()
-                self.is_writing = True
                 for group, members in _grouped(batch).items():
                     await self._write(group, members)
-                self.is_writing = False
+            self.ended.set()
         finally:
             await self._line.close()
 
@@ -128,14 +125,18 @@ class Settler:
         unsure = False
         while members:
             try:
-                ids = await self._line.call(lambda on: _settle(on, group, members))
+                ids = await self._line.call(partial(_settle, group=group, members=members))
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 if not is_transient(error):
                     await self._write_apart(group, members, error)
                     return
                 unsure = True
-                log.warning("settling failed, trying again", extra={"fields": {
-                    "queue": group[0], "messages": len(members), "error": describe_error(error)}})  # fmt: skip
+                log.warning(
+                    "settling failed, trying again",
+                    queue=group[0],
+                    messages=len(members),
+                    error=describe_error(error),
+                )
                 await asyncio.sleep(backoff.next_seconds())
                 members = [pending for pending in members if not self._dropped(pending)]
             else:
@@ -151,8 +152,12 @@ class Settler:
                 await self._write(group, [pending])
             return
         [pending] = members
-        log.error("a settlement was refused", extra={"fields": {
-            **_fields(pending), "action": group[1], "error": describe_error(error)}})  # fmt: skip
+        log.error(
+            "a settlement was refused",
+            **_fields(pending),
+            action=group[1],
+            error=describe_error(error),
+        )
         plain = write_state({"note": "its state could not be stored; see the worker's log"})
         if pending.settlement.state in (None, plain):
             self._end(pending)
@@ -181,8 +186,9 @@ class Settler:
     def _note_lost(self, pending: _Pending) -> None:
         pending.lease.lost = True
         self.counts["lost"] += 1
-        log.warning("lease lost, outcome not counted", extra={"fields": {
-            **_fields(pending), "outcome": pending.settlement.kind}})  # fmt: skip
+        log.warning(
+            "lease lost, outcome not counted", **_fields(pending), outcome=pending.settlement.kind
+        )
         self._end(pending)
 
     def _end(self, pending: _Pending) -> None:
@@ -226,6 +232,6 @@ async def _state_ends(
             return await store.retry(queue, ids, deliveries, delays, states)
 
 
-def _fields(pending: _Pending) -> dict[str, object]:
+def _fields(pending: _Pending) -> dict[str, Any]:
     message = pending.settlement.message
     return {"queue": message.queue, "message": message.message_id, "delivery": message.delivery}

@@ -19,10 +19,10 @@ BEGINNING = datetime.min.replace(tzinfo=UTC)
 class Executor(Protocol):
     """What a statement runs on: an asyncpg connection, or a pool of them."""
 
-    async def fetch(self, query: str, /, *args: Any, timeout: float | None = None) -> list[Any]:
+    async def fetch(self, query: str, /, *args: Any) -> list[Any]:
         """Return all rows."""
 
-    async def fetchrow(self, query: str, /, *args: Any, timeout: float | None = None) -> Any:
+    async def fetchrow(self, query: str, /, *args: Any) -> Any:
         """Return the first row."""
 
     async def fetchval(self, query: str, /, *args: Any) -> Any:
@@ -168,9 +168,7 @@ class Store:
 
     async def create_queue(self, queue: str) -> bool:
         """Create a queue unless it exists; tell whether it did not."""
-        created: bool = await self.on.fetchval(
-            statement("create_queue"), check_queue_name(queue)
-        )
+        created: bool = await self.on.fetchval(statement("create_queue"), check_queue_name(queue))
         return created
 
     async def list_queues(self) -> list[str]:

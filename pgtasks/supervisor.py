@@ -4,14 +4,13 @@ It runs none of the user's code, so that nothing of it can bring it down.
 """
 
 import asyncio
-import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -31,12 +30,13 @@ from pgtasks.config import Config
 from pgtasks.connection import Connection, Line, is_transient
 from pgtasks.database import Database, open_database
 from pgtasks.errors import DatabaseError
+from pgtasks.events import Events
 from pgtasks.layers import Loaded
 from pgtasks.lease import leased
 from pgtasks.settlement import Run, describe_error
 from pgtasks.store import Store
 
-log = logging.getLogger("pgtasks.supervisor")
+log = Events("pgtasks.supervisor")
 
 MAX_CRASHES_ALONE = 2
 """With the first one, in company, three: then a message is given up as crashed."""
@@ -44,6 +44,8 @@ START_SECONDS = 30.0
 """How long a database that cannot be reached is waited for at the start."""
 KILL_SECONDS = WATCHDOG_SECONDS + 0.5
 """How long after its grace a child that still lives is killed."""
+SAME_SIGNAL_SECONDS = 0.2
+"""Signals that follow so closely are one."""
 QUARANTINES = 2
 LONG_ENOUGH_SECONDS = 10.0
 """A child that lived so long was not failing from the start."""
@@ -55,7 +57,7 @@ class _Child:
     board: Board
     link: socket.socket
     started_at: float = attrs.field(factory=monotonic)
-    ready: anyio.Event = attrs.field(factory=anyio.Event)
+    is_ready: bool = False
     error: str | None = None
     heard_out: anyio.Event = attrs.field(factory=anyio.Event)
     is_ending: bool = False
@@ -79,8 +81,10 @@ class Supervisor:
     _children: set[_Child] = attrs.field(factory=set, init=False)
     _database: Database = attrs.field(init=False)
     _line: Line = attrs.field(init=False)
+    _signalled_at: float = attrs.field(default=-SAME_SIGNAL_SECONDS, init=False)
     _signals: int = attrs.field(default=0, init=False)
     _stopping: anyio.Event = attrs.field(factory=anyio.Event, init=False)
+    _hurried: anyio.Event = attrs.field(factory=anyio.Event, init=False)
     _code: int = attrs.field(default=exit_codes.OK, init=False)
     _quarantines: anyio.Semaphore = attrs.field(
         factory=lambda: anyio.Semaphore(QUARANTINES), init=False
@@ -91,7 +95,7 @@ class Supervisor:
     def _config(self) -> Config:
         return self._loaded.config
 
-    async def run(self, on_ready: Callable[[], None] = lambda: None) -> int:
+    async def run(self) -> int:
         """Run until stopped; return the exit code.
 
         Raises:
@@ -106,16 +110,16 @@ class Supervisor:
         self._database = database
         self._line = Line(database.config, "supervisor")
         try:
-            async with anyio.create_task_group() as self._group:
-                for _ in range(self._config.worker.processes):
-                    self._group.start_soon(self._keep_one)
-                self._group.start_soon(self._end_in_time)
-                await self._all_ready()
-                on_ready()
+            async with anyio.create_task_group() as beside:
+                beside.start_soon(self._end_in_time)
+                async with anyio.create_task_group() as self._group:
+                    for _ in range(self._config.worker.processes):
+                        self._group.start_soon(self._keep_one)
+                beside.cancel_scope.cancel()
         finally:
             await self._line.close()
             database.close()
-        log.info("stopped", extra={"fields": {"code": self._code}})
+        log.info("stopped", code=self._code)
         return self._code
 
     # Starting
@@ -139,30 +143,22 @@ class Supervisor:
 
     async def _wait_a_little(self, error: Exception, seconds: float) -> None:
         text = str(error).splitlines()[0]
-        log.warning("waiting for the database", extra={"fields": {"error": text}})
+        log.warning("waiting for the database", error=text)
         with anyio.move_on_after(seconds):
             await self._stopping.wait()
-
-    async def _all_ready(self) -> None:
-        while len(self._children) < self._config.worker.processes:
-            if self._stopping.is_set():
-                return
-            await anyio.sleep(0.01)
-        for child in list(self._children):
-            await child.ready.wait()
 
     # Keeping children
 
     async def _keep_one(self) -> None:
         """Keep one place filled: run a child, and another when it died."""
         backoff = Backoff(longest_seconds=10.0, first_seconds=0.2)
-        started_once = False
+        has_started = False
         while not self._stopping.is_set():
             child, code = await self._run_child(())
-            started_once = started_once or child.ready.is_set()
+            has_started = has_started or child.is_ready
             if self._stopping.is_set():
                 return
-            if child.error is not None and not started_once:
+            if child.error is not None and not has_started:
                 self._fail(child.error)
                 return
             self._note_death(child, code)
@@ -175,7 +171,7 @@ class Supervisor:
         child = await self._start(alone)
         self._children.add(child)
         try:
-            if self._signals:
+            if self._stopping.is_set():  # told while this one was being started
                 child.tell("stop" if self._signals == 1 else "cancel")
             async with anyio.create_task_group() as beside:
                 beside.start_soon(self._hear, child)
@@ -185,7 +181,6 @@ class Supervisor:
                     await child.heard_out.wait()
                 beside.cancel_scope.cancel()
         finally:
-            child.ready.set() if child.error is None else None
             self._children.discard(child)
         await self._clear_up(child, code, is_alone=bool(alone))
         return child, code
@@ -229,7 +224,7 @@ class Supervisor:
             while line := await reader.readline():
                 match read_line(line):
                     case {"is": "ready"}:
-                        child.ready.set()
+                        child.is_ready = True
                     case {"is": "ending"}:
                         child.is_ending = True
                     case {"is": "failed", "error": str(error)}:
@@ -251,8 +246,11 @@ class Supervisor:
             child.tell("cancel")
 
     def _note_death(self, child: _Child, code: int) -> None:
-        log.error("worker process died, starting another", extra={"fields": {
-            "pid": child.process.pid, "cause": child.error or cause_of_death(code)}})  # fmt: skip
+        log.error(
+            "worker process died, starting another",
+            pid=child.process.pid,
+            cause=child.error or cause_of_death(code),
+        )
 
     # What a dead child held
 
@@ -278,8 +276,7 @@ class Supervisor:
         """Run messages one by one in a child of their own."""
         async with self._quarantines:
             if not self._stopping.is_set():
-                log.warning("running suspects alone", extra={"fields": {
-                    "messages": len(suspects)}})  # fmt: skip
+                log.warning("running suspects alone", messages=len(suspects))
                 await self._run_child(suspects)
 
     async def _prove(self, suspects: Sequence[Entry], code: int) -> list[Entry]:
@@ -290,9 +287,12 @@ class Supervisor:
                 if await self._line.call(partial(_count_crash, entry=entry, code=code)):
                     again.append(entry)
             except (DatabaseError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as e:
-                log.warning("a crash could not be counted", extra={"fields": {
-                    "queue": entry.queue, "message": entry.message_id,
-                    "error": describe_error(e)}})  # fmt: skip
+                log.warning(
+                    "a crash could not be counted",
+                    queue=entry.queue,
+                    message=entry.message_id,
+                    error=describe_error(e),
+                )
         return again
 
     async def _give_back(self, entries: Sequence[Entry]) -> None:
@@ -303,22 +303,30 @@ class Supervisor:
             try:
                 await self._line.call(partial(_release, queue=queue, held=held))
             except (DatabaseError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as e:
-                log.warning("leases of a dead process run out by themselves", extra={"fields": {
-                    "queue": queue, "messages": len(held),
-                    "error": describe_error(e)}})  # fmt: skip
+                log.warning(
+                    "leases of a dead process run out by themselves",
+                    queue=queue,
+                    messages=len(held),
+                    error=describe_error(e),
+                )
 
     # Stopping
 
     def _on_signal(self, number: int) -> None:
+        # One Ctrl-C or one `docker stop` may arrive twice: from the terminal or the process group,
+        # and forwarded by what started us (make, uv, timeout).
+        if monotonic() - self._signalled_at < SAME_SIGNAL_SECONDS:
+            return
+        self._signalled_at = monotonic()
         self._signals += 1
         self._stopping.set()
-        log.info(_SAID[min(self._signals, 3)], extra={"fields": {
-            "signal": signal.Signals(number).name}})  # fmt: skip
+        log.info(_SAID[min(self._signals, 3)], signal=signal.Signals(number).name)
         for child in list(self._children):
             if self._signals == 1:
                 child.tell("stop")
             elif self._signals == 2:
                 child.tell("cancel")
+                self._hurried.set()
             else:
                 child.kill()
         if self._signals >= 3:
@@ -328,14 +336,10 @@ class Supervisor:
         """Kill what has not ended when its time is over, however it is stopped."""
         await self._stopping.wait()
         with anyio.move_on_after(self._config.worker.grace.total_seconds() + KILL_SECONDS):
-            while self._children and self._signals < 2:
-                await anyio.sleep(0.05)
-            with anyio.move_on_after(KILL_SECONDS):
-                while self._children:
-                    await anyio.sleep(0.05)
+            await self._hurried.wait()
+            await anyio.sleep(KILL_SECONDS)
         for child in list(self._children):
-            log.error("worker process did not end, killed", extra={"fields": {
-                "pid": child.process.pid}})  # fmt: skip
+            log.error("worker process did not end, killed", pid=child.process.pid)
             self._code = exit_codes.UNSETTLED
             child.kill()
 
@@ -374,8 +378,12 @@ async def _count_crash(on: Connection, entry: Entry, code: int) -> bool:
     reason = f"its process was {cause_of_death(code)} each time it ran, alone"
     ended = settlement.crashed(message, reason, Run(0.0, "supervisor"))
     await Store(on).archive(entry.queue, [entry.message_id], [entry.delivery], [ended.state])
-    log.error("message crashes its process, archived", extra={"fields": {
-        "queue": entry.queue, "message": entry.message_id, "cause": cause_of_death(code)}})  # fmt: skip
+    log.error(
+        "message crashes its process, archived",
+        queue=entry.queue,
+        message=entry.message_id,
+        cause=cause_of_death(code),
+    )
     return False
 
 
@@ -383,4 +391,3 @@ async def _release(on: Connection, queue: str, held: Sequence[Entry]) -> None:
     ids = [entry.message_id for entry in held]
     await Store(on).give_back(queue, ids, [entry.delivery for entry in held])
     await Store(on).notify(queue)
-

@@ -97,9 +97,7 @@ class Task(Generic[P, R]):
         [handle] = current_client().send_sync(self._call([self._encoded(args, kwargs)]))
         return handle
 
-    def defer_many_sync(
-        self, calls: Iterable[Sequence[Any] | Mapping[str, Any]]
-    ) -> list[Handle]:
+    def defer_many_sync(self, calls: Iterable[Sequence[Any] | Mapping[str, Any]]) -> list[Handle]:
         """Do what `defer_many` does, from code without an event loop."""
         encoded = self._encoded_many(calls)
         return current_client().send_sync(self._call(encoded)) if encoded else []
@@ -112,7 +110,7 @@ class Task(Generic[P, R]):
         at: datetime | None = None,
         connection: Executor | None = None,
         retries: int | None = None,
-        timeout: Delay | None | _Unset = UNSET,
+        timeout: Delay | _Unset | None = UNSET,
         on_success: Action | None = None,
         on_failure: Action | None = None,
     ) -> "Task[P, R]":
@@ -146,9 +144,7 @@ class Task(Generic[P, R]):
     def _encoded(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
         return self.signature.encode(tuple(args), dict(kwargs))
 
-    def _encoded_many(
-        self, calls: Iterable[Sequence[Any] | Mapping[str, Any]]
-    ) -> list[bytes]:
+    def _encoded_many(self, calls: Iterable[Sequence[Any] | Mapping[str, Any]]) -> list[bytes]:
         encoded = []
         for place, call in enumerate(calls):
             try:
@@ -221,14 +217,14 @@ def task(
     aliases: Iterable[str] = (),
     queue: str | None = None,
     retries: Retries | None = None,
-    timeout: Delay | None | _Unset = UNSET,
+    timeout: Delay | _Unset | None = UNSET,
     lease: Delay | None = None,
     on_success: Action | None = None,
     on_failure: Action | None = None,
     durable: bool | None = None,
     registry: Registry | None = None,
 ) -> "TaskDecorator": ...
-def task(fn: Callable[..., Any] | None = None, /, **settings: Any) -> Any:
+def task(fn: Callable[..., Any] | None = None, /, **settings: Any) -> Any:  # noqa: D417 - below
     """Register a function, async or not, as a task; with or without settings.
 
     Decorating has no other effect, and a setting left out is the configuration's (`[task]`).
@@ -269,7 +265,7 @@ class TaskDecorator:
     aliases: Iterable[str] = ()
     queue: str | None = None
     retries: Retries | None = None
-    timeout: Delay | None | _Unset = UNSET
+    timeout: Delay | _Unset | None = UNSET
     lease: Delay | None = None
     on_success: Action | None = None
     on_failure: Action | None = None
@@ -403,4 +399,3 @@ def _call(
         at=when.at,
         connection=when.connection,
     )
-

@@ -1,12 +1,12 @@
 """Worker: one process's schedulers, runners, settler, keeper and listener, and how they end."""
 
 import asyncio
-import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
@@ -17,7 +17,7 @@ import anyio.to_thread
 import attrs
 from anyio.abc import TaskStatus
 
-from pgtasks import layers
+from pgtasks import layers, settlement
 from pgtasks.alone import Alone
 from pgtasks.board import Board, Entry
 from pgtasks.client import Client
@@ -25,6 +25,7 @@ from pgtasks.config import Config, DatabaseConfig
 from pgtasks.connection import open_connection
 from pgtasks.database import Database, given, open_database
 from pgtasks.errors import UnknownQueueError
+from pgtasks.events import Events
 from pgtasks.keeper import Keeper
 from pgtasks.layers import Loaded
 from pgtasks.lease import Lease
@@ -34,11 +35,17 @@ from pgtasks.pool import Pool, pools
 from pgtasks.registry import Registry, default_registry
 from pgtasks.runner import Runner
 from pgtasks.scheduler import Scheduler
+from pgtasks.settlement import Run
 from pgtasks.settler import Settler
 from pgtasks.store import Store
 
-log = logging.getLogger("pgtasks.worker")
+log = Events("pgtasks.worker")
 
+SUSPECT_DELIVERIES = 2
+"""So many deliveries that never ended make a message a suspect. One is no sign: a machine that
+was switched off leaves it on every message it held."""
+HOPELESS_DELIVERIES = 10
+"""So many, where nobody can run it alone to prove anything, and it is given up."""
 SETTLE_SECONDS = 2.0
 """How long the last settlements may take, once nothing runs any more."""
 
@@ -73,7 +80,7 @@ class Worker:
     name: str = attrs.field(factory=_worker_name, kw_only=True)
     _database: Database | None = attrs.field(default=None, kw_only=True)
     _board: Board | None = attrs.field(default=None, kw_only=True)
-    _on_suspect: Callable[[Lease], bool] | None = attrs.field(default=None, kw_only=True)
+    _on_suspect: Callable[[Lease], None] | None = attrs.field(default=None, kw_only=True)
     _alone: Sequence[Entry] = attrs.field(default=(), kw_only=True)
     """Messages to run one by one instead of fetching any; see alone.py."""
     _schedulers: list[Scheduler | Alone] = attrs.field(factory=list, init=False)
@@ -103,9 +110,21 @@ class Worker:
         async with AsyncExitStack() as block:
             group = await block.enter_async_context(anyio.create_task_group())
             await group.start(self.run)
-            block.callback(self.stop)
+            block.push_async_exit(self._wind_down)
             self._block = block.pop_all()
         return self
+
+    async def _wind_down(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Stop before the task group would cancel everything, and with it what is to be settled.
+
+        A block that was left by an error does not wait for the grace.
+        """
+        if kind is None:
+            self.stop()
+        else:
+            self.cancel()
+        with anyio.CancelScope(shield=kind is not None):
+            await self.ended.wait()
 
     async def __aexit__(
         self,
@@ -124,12 +143,15 @@ class Worker:
             SchemaError: the database lacks the schema, or has another version of it.
         """
         loaded = layers.load() if self.config is None else given(self.config)
-        async with self._opened(loaded) as database:
-            queues = self._served(loaded.config)
-            plan = pools(loaded.config.worker, queues)
-            await self._create(database, queues, loaded.config)
-            async with Client(loaded, database, owns_database=False) as client:
-                await self._run_pools(client, database, plan, task_status)
+        try:
+            async with self._opened(loaded) as database:
+                queues = self._served(loaded.config)
+                plan = pools(loaded.config.worker, queues)
+                await self._create(database, queues, loaded.config)
+                async with Client(loaded, database, owns_database=False) as client:
+                    await self._run_pools(client, database, plan, task_status)
+        finally:
+            self.ended.set()
 
     async def _run_pools(
         self, client: Client, database: Database, plan: list[Pool], task_status: TaskStatus[None]
@@ -161,24 +183,31 @@ class Worker:
             background.start_soon(settler.run)
             self._listen(background, database, config)
             background.start_soon(self._report, settler)
-            log.info("worker ready", extra={"fields": {
-                "worker": self.name, "queues": ",".join(q for pool in plan for q in pool.queues),
-                "slots": slots, "tasks": len(self.registry),
-                **({"alone": len(self._alone)} if self._alone else {})}})  # fmt: skip
+            log.info(
+                "worker ready",
+                worker=self.name,
+                queues=",".join(q for pool in plan for q in pool.queues),
+                slots=slots,
+                tasks=len(self.registry),
+                **{"alone": len(self._alone)} if self._alone else {},
+            )
             task_status.started()
             await self._run_to_the_end(runner, config.worker.grace.total_seconds())
             background.cancel_scope.cancel()
         self.unsettled = len(keeper.held())
-        log.info("worker stopped", extra={"fields": {
-            "worker": self.name, **settler.counts, "unsettled": self.unsettled}})  # fmt: skip
-        self.ended.set()
+        log.info("worker stopped", worker=self.name, **settler.counts, unsettled=self.unsettled)
 
     def _scheduled(
         self, runner: Runner, plan: list[Pool], database: DatabaseConfig, keeper: Keeper
     ) -> list[Scheduler | Alone]:
         config = runner.client.config
-        shared: dict[str, Any] = {"run_message": runner.run, "database": database, "settler": runner.settler,
-                  "keeper": keeper, "board": self._board}  # fmt: skip
+        shared: dict[str, Any] = {
+            "run_message": runner.run,
+            "database": database,
+            "settler": runner.settler,
+            "keeper": keeper,
+            "board": self._board,
+        }
         leases = [_leases(pool, runner.policies, config.task.lease) for pool in plan]
         if self._alone:
             every = {queue: lease for each in leases for queue, lease in each.items()}
@@ -187,7 +216,7 @@ class Worker:
             Scheduler(
                 pool=pool,
                 leases=each,
-                is_suspect=self._on_suspect or _never,
+                divert=partial(self._divert, runner.settler),
                 fetching=config.worker.queue_fetch,
                 **shared,
             )
@@ -195,35 +224,31 @@ class Worker:
         ]
 
     async def _run_to_the_end(self, runner: Runner, grace_seconds: float) -> None:
-        async with anyio.create_task_group() as running:
-            for scheduler in self._schedulers:
-                running.start_soon(scheduler.run)
-            running.start_soon(self._end_running, runner, grace_seconds)
-        settler = runner.settler
-        settler.close()
+        patience = anyio.CancelScope()
+        async with anyio.create_task_group() as watching:
+            watching.start_soon(self._end_running, grace_seconds, patience)
+            async with anyio.create_task_group() as running:
+                for scheduler in self._schedulers:
+                    running.start_soon(scheduler.run)
+            with patience:
+                await runner.threads_ended()
+            watching.cancel_scope.cancel()
+        runner.settler.close()
         with anyio.move_on_after(SETTLE_SECONDS):
-            while settler.backlog or settler.is_writing:
-                await anyio.sleep(0.01)
+            await runner.settler.ended.wait()
 
-    async def _end_running(self, runner: Runner, grace_seconds: float) -> None:
+    async def _end_running(self, grace_seconds: float, patience: anyio.CancelScope) -> None:
         """Stop the schedulers when asked; end what still runs when the grace is over."""
         await self._stop.wait()
         for scheduler in self._schedulers:
             scheduler.stop()
-        log.info("stopping", extra={"fields": {
-            "running": sum(scheduler.running for scheduler in self._schedulers),
-            "grace": f"{grace_seconds:g}s"}})  # fmt: skip
+        running = sum(scheduler.running for scheduler in self._schedulers)
+        log.info("stopping", running=running, grace=f"{grace_seconds:g}s")
         with anyio.move_on_after(grace_seconds):
-            await self._all_idle_or_cancelled(runner)
+            await self._cancel.wait()
         for scheduler in self._schedulers:
             scheduler.cancel_running()
-
-    async def _all_idle_or_cancelled(self, runner: Runner) -> None:
-        while not self._cancel.is_set() and (
-            runner.outliving or any(scheduler.running for scheduler in self._schedulers)
-        ):
-            with anyio.move_on_after(0.05):
-                await self._cancel.wait()
+        patience.cancel()
 
     # The parts
 
@@ -282,6 +307,19 @@ class Worker:
         async with lifespan() as resources:
             yield resources
 
+    def _divert(self, settler: Settler, lease: Lease) -> bool:
+        """Take what may have crashed a process before out of the scheduler's hands."""
+        unexplained = lease.message.unexplained
+        if self._on_suspect is not None and unexplained >= SUSPECT_DELIVERIES:
+            settler.forget(lease)
+            self._on_suspect(lease)
+            return True
+        if unexplained >= HOPELESS_DELIVERIES:
+            reason = f"{unexplained} deliveries of it never ended"
+            settler.put(lease, settlement.crashed(lease.message, reason, Run(0.0, self.name)))
+            return True
+        return False
+
     def _listen(self, background: Any, database: Database, config: Config) -> None:
         fetching = config.worker.queue_fetch
         if not fetching.notify:
@@ -313,10 +351,12 @@ class Worker:
         since = monotonic()
         while True:
             await anyio.sleep(10)
-            done = {k: n - before.get(k, 0) for k, n in settler.counts.items() if n != before.get(k, 0)}
+            done = {
+                k: n - before.get(k, 0) for k, n in settler.counts.items() if n != before.get(k, 0)
+            }
             if done:
                 rate = sum(done.values()) / (monotonic() - since)
-                log.info("worked", extra={"fields": {**done, "per_second": round(rate, 1)}})
+                log.info("worked", **done, per_second=round(rate, 1))
             before, since = dict(settler.counts), monotonic()
 
 
@@ -332,19 +372,14 @@ async def _running(keeper: Keeper) -> AsyncIterator[None]:
 
 
 def _cancel_lost(lease: Lease) -> None:
-    log.warning("lease lost, run cancelled", extra={"fields": {
-        "queue": lease.message.queue, "message": lease.message.message_id}})  # fmt: skip
+    log.warning(
+        "lease lost, run cancelled", queue=lease.message.queue, message=lease.message.message_id
+    )
     if lease.cancel is not None:
         lease.cancel("lost")
 
 
-def _never(_lease: Lease) -> bool:
-    return False
-
-
-def _leases(
-    pool: Pool, policies: dict[str, Policy], default: timedelta
-) -> dict[str, timedelta]:
+def _leases(pool: Pool, policies: dict[str, Policy], default: timedelta) -> dict[str, timedelta]:
     """A claim does not know yet whose message it gets: the shortest lease of the queue's tasks."""
     shortest = {}
     for queue in pool.queues:

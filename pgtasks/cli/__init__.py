@@ -8,6 +8,7 @@ session.py   an open database, for the length of a command
 failure.py   errors: what is printed, and the exit code
 output.py    everything that is printed on purpose: tables, JSON
 worker.py, demo.py, init.py, config.py, db.py, defer.py, queue.py, message.py
+rows.py      what a row says
 doctor.py    the command; checks.py: what it checks
 ```
 """

@@ -9,30 +9,31 @@ import pgtasks
 from pgtasks import exit_codes
 from pgtasks.cli import config, db, defer, demo, doctor, init, message, queue, worker
 from pgtasks.cli.failure import report
-from pgtasks.cli.help import print_panel
+from pgtasks.cli.help import DATABASE, MESSAGES, OTHER, PROJECT, RUN, HelpPage
 from pgtasks.cli.output import make_safe
 
-RUN = Group("Run", sort_key=1)
-PROJECT = Group("Project", sort_key=2)
-MESSAGES = Group("Messages", sort_key=3)
-DATABASE = Group("Database", sort_key=4)
-OTHER = Group("Other", sort_key=5)
-
-_COMMANDS: dict[Group, tuple[App | Callable[..., object], ...]] = {
-    RUN: (worker.worker, demo.demo),
-    PROJECT: (init.init, config.app),
-    MESSAGES: (defer.defer, queue.app, message.app),
-    DATABASE: (db.app, doctor.doctor),
-}
+_COMMANDS: tuple[App | tuple[Group, Callable[..., object]], ...] = (
+    (RUN, worker.worker),
+    (RUN, demo.demo),
+    (PROJECT, init.init),
+    config.app,
+    (MESSAGES, defer.defer),
+    queue.app,
+    message.app,
+    db.app,
+    (DATABASE, doctor.doctor),
+)
 
 _EXAMPLES = """\
 Examples:
-  pgtasks demo                                  thousands of tasks, on a Postgres of their own
-  pgtasks init shop                             a first project
-  pgtasks worker shop.tasks --concurrency 50    run its tasks
-  pgtasks defer shop.tasks.hello name=world     send it a message from here
+  pgtasks demo                                 watch thousands of tasks run
+  pgtasks init shop                            begin a project
+  pgtasks worker shop.tasks --concurrency 50   run its tasks
+  pgtasks defer shop.tasks.hello name=world    send it a message from here
+  pgtasks doctor shop.tasks                    find out what is wrong
 
-`pgtasks COMMAND --help` says more. Exit codes: 0 done, 1 failed, 2 wrong usage or settings.
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings.
+`pgtasks COMMAND --help` says more.
 """
 
 
@@ -67,17 +68,18 @@ def _app() -> App:
         usage="Usage: pgtasks COMMAND [OPTIONS]",
         help_epilogue=_EXAMPLES,
         help_format="plaintext",
-        help_formatter=print_panel,
+        help_formatter=HelpPage(),
         version=f"pgtasks {pgtasks.__version__}",
         default_parameter=Parameter(negative=(), show_default=False),
         suppress_keyboard_interrupt=False,
     )
     app["--help"].group = OTHER
     app["--version"].group = OTHER
-    for group, commands in _COMMANDS.items():
-        for command in commands:
-            if isinstance(command, App):
-                app.command(command, group=group)
-            else:
-                app.command(command, group=group, help_epilogue="")
+    for command in _COMMANDS:
+        if isinstance(command, App):
+            app.command(command)
+        else:
+            group, function = command
+            # An epilogue of its own, however empty, keeps this one away.
+            app.command(function, group=group, help_epilogue="")
     return app

@@ -8,12 +8,15 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from pgtasks import layers
+from pgtasks.cli.help import PROJECT
 from pgtasks.cli.options import NOTHING_GIVEN, Json, Source
 from pgtasks.cli.output import print_json, print_table, say, warn
 from pgtasks.config import has_password
 from pgtasks.layers import Loaded, Origin
 
-app = App(name="config", help="Show, check and change the settings.", help_epilogue="")
+app = App(
+    name="config", help="Show, check and change the settings.", help_epilogue="", group=PROJECT
+)
 
 
 @app.command
@@ -27,6 +30,7 @@ def show(*, json: Json = False, source: Source = NOTHING_GIVEN) -> None:
       pgtasks config show --environment production --json
 
     Args:
+        json: Print JSON, for programs.
         source: The settings.
     """
     loaded = source.load()
@@ -81,9 +85,7 @@ def set_value(
 
 
 def _verdict(loaded: Loaded) -> str:
-    counts = Counter(
-        origin.name for origin in loaded.origins.values() if origin.layer != "default"
-    )
+    counts = Counter(origin.name for origin in loaded.origins.values() if origin.layer != "default")
     parts = [f"{name} sets {count}" for name, count in counts.items()]
     return f"the settings are right: {', '.join(parts) or 'all at their defaults'}"
 

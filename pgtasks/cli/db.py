@@ -2,10 +2,13 @@
 
 from cyclopts import App
 
+from pgtasks.cli.help import DATABASE
 from pgtasks.cli.options import NOTHING_GIVEN, Source
 from pgtasks.cli.output import say
 
-app = App(name="db", help="Install, upgrade and check the schema.", help_epilogue="")
+app = App(
+    name="db", help="Install, upgrade and check the schema.", help_epilogue="", group=DATABASE
+)
 
 
 @app.command

@@ -28,7 +28,9 @@ async def defer(
     json: Json = False,
     source: Source = NOTHING_GIVEN,
 ) -> None:
-    """Store a message for a task, named as its worker knows it; nothing is imported.
+    """Store a message for a task, known by its name.
+
+    The task's module is not imported.
 
     ARGS are KEY=VALUE, where VALUE is JSON or else text, or one JSON object of named arguments,
     or one JSON array of positional ones.
@@ -45,6 +47,7 @@ async def defer(
         delay: How long until it is due: 5s, 10m, 1h.
         at: When it is due, with its zone: 2027-01-01T09:00+01:00.
         create: Create the queue when it does not exist.
+        json: Print JSON, for programs.
         source: The settings.
     """
     from pgtasks.task import NamedTask

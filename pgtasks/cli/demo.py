@@ -15,7 +15,7 @@ def demo(
     keep: bool = False,
     source: Source = NOTHING_GIVEN,
 ) -> int:
-    """Watch thousands of real messages being run, crashes included.
+    """Watch thousands of real messages run, crashes included.
 
     With no database configured it starts an embedded Postgres of its own.
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from pgtasks.cli.checks import Finding
 
 
-async def doctor(*modules: str, json: Json = False, source: Source = NOTHING_GIVEN) -> int:
-    """Check everything that has to be right for tasks to run, and say what to do.
+def doctor(*modules: str, json: Json = False, source: Source = NOTHING_GIVEN) -> int:
+    """Check everything that tasks need to run, and say what to do.
 
     For example:
       pgtasks doctor shop.tasks
@@ -23,11 +23,12 @@ async def doctor(*modules: str, json: Json = False, source: Source = NOTHING_GIV
 
     Args:
         modules: Import these, to find messages of tasks that nobody knows. Else worker.tasks.
+        json: Print JSON, for programs.
         source: The settings.
     """
     from pgtasks.cli.checks import examine
 
-    findings = await examine(source, modules)
+    findings = examine(source, modules)
     if json:
         print_json([attrs.asdict(finding) for finding in findings])
     else:
@@ -40,10 +41,14 @@ async def doctor(*modules: str, json: Json = False, source: Source = NOTHING_GIV
 def _print(finding: "Finding") -> None:
     lines = finding.text.splitlines() or [""]
     indent = " " * 18
-    head, *rest = [line for one in lines for line in textwrap.wrap(one, 80) or [""]]
+    head, *rest = [line for one in lines for line in _wrapped(one, 80)]
     word = painted(finding.level) + " " * (4 - len(finding.level))
     # The colour is ours; everything else is spelt out when it could harm.
     print(f"{word}  {finding.check:<10}  ", end="")
     say("\n".join([head, *(indent + line for line in rest)]))
-    for line in textwrap.wrap(finding.next_step or "", 76):
+    for line in _wrapped(finding.next_step or "", 76):
         say(f"{indent}> {line}")
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False)

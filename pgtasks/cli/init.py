@@ -9,8 +9,10 @@ from cyclopts import Parameter
 from pgtasks.cli.output import say
 
 
-def init(folder: Annotated[Path, Parameter(name="FOLDER")] = Path(), /, *, force: bool = False) -> None:
-    """Begin a project: a pgtasks.toml that explains itself, and a first tasks.py.
+def init(
+    folder: Annotated[Path, Parameter(name="FOLDER")] = Path(), /, *, force: bool = False
+) -> None:
+    """Begin a project: a pgtasks.toml with every setting, and a tasks.py.
 
     For example:
       pgtasks init shop

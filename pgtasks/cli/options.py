@@ -54,7 +54,7 @@ class Source:
 
 NOTHING_GIVEN: Final = Source()
 
-Json = Annotated[bool, Parameter(name="--json", help="Print JSON, for programs.")]
+Json = Annotated[bool, Parameter(name="--json")]
 
 
 def whole(flag: str, text: str, minimum: int, maximum: int) -> int:

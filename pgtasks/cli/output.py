@@ -1,6 +1,4 @@
-"""Everything that commands print: tables, pairs, JSON. Nothing from a database reaches the
-terminal as it is.
-"""
+"""Everything that commands print: tables, pairs, JSON; nothing of a message as it is."""
 
 import io
 import json
@@ -46,7 +44,9 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, default=_plain))
 
 
-def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, cut: bool = False) -> None:
+def print_table(
+    heads: Sequence[str], rows: Iterable[Sequence[object]], *, cut: bool = False
+) -> None:
     """Print rows below their heads, in columns.
 
     Args:
@@ -76,7 +76,9 @@ def print_pairs(pairs: Mapping[str, object]) -> None:
 
 def painted(word: str) -> str:
     """A word of `doctor`, coloured on a terminal unless NO_COLOR asks for none."""
-    plain = not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    plain = (
+        not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    )
     return word if plain or word not in _COLOURS else f"{_COLOURS[word]}{word}\x1b[0m"
 
 
@@ -89,7 +91,8 @@ def span(seconds: float) -> str:
     """
     if seconds < 10:
         return f"{max(0.0, seconds):.1f}s"
-    rest, parts = int(seconds), []
+    parts: list[str] = []
+    rest = int(seconds)
     for unit, length in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
         count, rest = divmod(rest, length)
         if count or parts:
@@ -97,9 +100,22 @@ def span(seconds: float) -> str:
     return " ".join(part for part in parts[:2] if part)
 
 
+def when(at: datetime, clock: datetime) -> str:
+    """How long ago a moment was, or how long until it is, by the server's clock.
+
+    Example:
+        >>> when(clock + timedelta(minutes=5), clock)
+        'in 5m'
+    """
+    if at.tzinfo is None:
+        return "never" if at == datetime.max else "always"
+    seconds = (at - clock).total_seconds()
+    return f"in {span(seconds)}" if seconds > 0 else f"{span(-seconds)} ago"
+
+
 def moment(at: datetime) -> str:
     """A moment in the zone of this machine, to the second."""
-    return at.astimezone().isoformat(" ", "seconds")
+    return _plain(at) if at.tzinfo is None else at.astimezone().isoformat(" ", "seconds")
 
 
 def _cell(value: object) -> str:
@@ -120,4 +136,8 @@ def _fitted(line: str, width: int | None) -> str:
 
 
 def _plain(value: object) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+    if not isinstance(value, datetime):
+        return str(value)
+    if value.tzinfo is None:  # what the driver makes of these two
+        return "infinity" if value == datetime.max else "-infinity"
+    return value.isoformat()

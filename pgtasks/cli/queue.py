@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
+from pgtasks.cli.help import MESSAGES
 from pgtasks.cli.options import NOTHING_GIVEN, Json, Source
 from pgtasks.cli.output import print_json, print_table, say, span
 from pgtasks.queue_name import check_queue_name, is_queue_name
@@ -11,7 +12,7 @@ from pgtasks.queue_name import check_queue_name, is_queue_name
 if TYPE_CHECKING:
     from pgtasks.store import Store
 
-app = App(name="queue", help="List and create queues.", help_epilogue="")
+app = App(name="queue", help="List and create queues.", help_epilogue="", group=MESSAGES)
 
 
 @app.command(name="list")
@@ -25,6 +26,7 @@ async def list_queues(*, json: Json = False, source: Source = NOTHING_GIVEN) -> 
       pgtasks queue list --json | jq '.[] | select(.due > 1000) | .queue'
 
     Args:
+        json: Print JSON, for programs.
         source: The settings.
     """
     from pgtasks.cli.session import open_session

@@ -48,10 +48,10 @@ async def open_session(loaded: Loaded, *, with_schema: bool = True) -> AsyncIter
     """
     database = await open_database(loaded)
     try:
-        if with_schema:
-            await database.prepare(install=database.server is not None)
-        async with database.connection("command") as connection:
-            with explained(database):
+        with explained(database):
+            if with_schema:
+                await database.prepare(install=database.server is not None)
+            async with database.connection("command") as connection:
                 yield Session(loaded, database, connection)
     finally:
         database.close()
@@ -69,10 +69,12 @@ def explained(database: Database) -> Iterator[None]:
     except asyncpg.InsufficientPrivilegeError as error:
         raise DatabaseError(
             f"this role may not do that: {error}\n"
-            "`pgtasks doctor` says who it is; use a role with rights on the schemas pgmq and pgtasks."
+            "Give it rights on the schemas pgmq and pgtasks and their tables, or use another role."
         ) from error
     except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError) as error:
         raise SchemaError(f"{error}; `pgtasks doctor` looks for what else is missing") from error
+    except OverflowError as error:  # the driver's, for a moment before the year 1 or after 9999
+        raise DatabaseError(f"a foreign row cannot be read in Python: {error}") from error
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         if is_transient(error):
             raise unreachable(database.config, error) from error

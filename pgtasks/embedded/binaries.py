@@ -1,5 +1,6 @@
 """Binaries: where a Postgres server is installed, and which one."""
 
+import errno
 import importlib.util
 import os
 import re
@@ -136,9 +137,9 @@ def _examine(folder: Path, origin: str, account: Account) -> Binaries | Unfit:
             return Unfit(folder, f"there is no {program} in it")
     try:
         asked = _ask_version(folder, account)
-    except PermissionError:
-        if origin not in PACKAGES:
-            return Unfit(folder, f"the account {account.name} may not run what is in it")
+    except OSError as error:
+        if error.errno != errno.EACCES or origin not in PACKAGES:
+            return _refused(folder, account, error)
         folder = copied(folder.parents[1], root_folder()) / "pginstall/bin"
         asked = _ask_version(folder, account)
     version = re.search(r"\(PostgreSQL\) (\d+\S*)", asked.stdout)
@@ -148,6 +149,18 @@ def _examine(folder: Path, origin: str, account: Account) -> Binaries | Unfit:
     if found.major < OLDEST_MAJOR:
         return Unfit(folder, f"Postgres {found.version} is older than {OLDEST_MAJOR}")
     return found
+
+
+def _refused(folder: Path, account: Account, error: OSError) -> Unfit:
+    if error.errno == errno.EACCES:
+        return Unfit(folder, f"the account {account.name} may not run what is in it")
+    if account.demoted and error.errno in {errno.EPERM, errno.EINVAL}:
+        raise EmbeddedError(
+            f"Postgres refuses to run as root, and this root may not become {account.name} "
+            f"({error.strerror}: a container without the right to change user ids?). Run as an "
+            "ordinary account, or set PGTASKS_DATABASE_URL to a database that runs already."
+        ) from error
+    return Unfit(folder, f"it cannot be run: {error.strerror}")
 
 
 def _ask_version(folder: Path, account: Account) -> "subprocess.CompletedProcess[str]":

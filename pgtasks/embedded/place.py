@@ -35,13 +35,14 @@ class Home:
         folder = project_folder / FOLDER
         if os.geteuid() != 0:
             return cls(folder, Account.current())
-        hidden = root_folder() / sha256(os.fsencode(project_folder)).hexdigest()[:10]
-        for place in (folder, hidden):
-            if owner := _owner_of_data_in(place):
-                return cls(place, Account.of_uid(owner))
+        if owner := _owner_of_data_in(folder):
+            return cls(folder, Account.of_uid(owner))
         account = Account.for_root(environ)
-        reachable = account.can_enter(folder if folder.exists() else project_folder)
-        return cls(folder if reachable else hidden, account)
+        if account.can_enter(folder if folder.exists() else project_folder):
+            return cls(folder, account)
+        folder = root_folder() / sha256(os.fsencode(project_folder)).hexdigest()[:10]
+        owner = _owner_of_data_in(folder)
+        return cls(folder, Account.of_uid(owner) if owner else account)
 
     def make(self) -> None:
         """Make the folder, and keep it out of version control."""

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from eventually import eventually
 
 from pgtasks import embedded
 from pgtasks.embedded import lock, postmaster
 from pgtasks.embedded.place import Home
 from pgtasks.embedded.reaper import is_running
 from pgtasks.errors import EmbeddedError
-from tests.eventually import eventually
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root steps down")
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")

@@ -85,6 +85,18 @@ def test_an_unfit_server_is_refused_with_the_reason(
         find(ME, {"PGTASKS_PG_BIN": str(folder)})
 
 
+def test_programs_of_another_machine_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wheel that does not run here (another libc, say) does not hide a local server."""
+    broken = install_package(tmp_path / "site", monkeypatch, "broken_postgres", "18.6")
+    (broken / "postgres").write_bytes(b"\x7fELF of somewhere else")
+    local = server_in(tmp_path / "local", "17.1")
+    assert find(ME, {"PATH": str(local)}).folder == local
+    with pytest.raises(EmbeddedError, match=r"broken_postgres.*cannot be run: Exec format error"):
+        find(ME, {"PATH": ""})
+
+
 def test_client_programs_alone_are_not_a_server(tmp_path: Path) -> None:
     folder = server_in(tmp_path / "bin", "17.1")
     (folder / "initdb").unlink()

@@ -186,13 +186,13 @@ def raising(_: int, __: BaseException) -> float:
     raise KeyError("nobody told me")
 
 
+def returning(value: Any) -> Callable[[int, BaseException], Any]:
+    return lambda *_: value
+
+
 @pytest.mark.parametrize(
     "function",
-    [
-        raising,
-        lambda: 1,
-        *(lambda *_, v=v: v for v in (-1, math.nan, math.inf, "x", True, [], 1e30)),
-    ],
+    [raising, lambda: 1, *map(returning, (-1, math.nan, math.inf, "x", True, [], 1e30))],
 )
 def test_a_function_that_gives_no_pause_loses_no_message(
     function: Callable[..., Any], caplog: pytest.LogCaptureFixture

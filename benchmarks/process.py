@@ -1,0 +1,105 @@
+"""Process: programs that are measured or measured against, each ended by its own id."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import anyio
+import attrs
+from anyio.abc import Process
+
+ROOT = Path(__file__).resolve().parent.parent
+START_SECONDS = 60.0
+END_SECONDS = 20.0
+
+
+@attrs.frozen
+class Running:
+    """A program that said it is ready."""
+
+    pid: int
+    log: Path
+
+
+@asynccontextmanager
+async def bare(
+    module: str, *arguments: str, folder: Path, stamps: Path | None = None
+) -> AsyncIterator[Running]:
+    """Run one of the programs `benchmarks/bare_….py` for the length of a block."""
+    command = (sys.executable, "-m", f"benchmarks.{module}", *arguments)
+    async with _running(command, _environment(stamps), folder, "ready", 1) as program:
+        yield program
+
+
+@asynccontextmanager
+async def worker(
+    url: str,
+    queue: str,
+    *,
+    folder: Path,
+    processes: int = 1,
+    concurrency: int | None = None,
+    stamps: Path | None = None,
+) -> AsyncIterator[Running]:
+    """Run a real `pgtasks worker`, supervisor and children, for the length of a block."""
+    command = (sys.executable, "-m", "pgtasks", "worker", "benchmarks.workload")
+    options = ["--queue", queue, "--processes", str(processes)]
+    if concurrency is not None:
+        options += ["--concurrency", str(concurrency)]
+    environment = _environment(stamps) | {"PGTASKS_DATABASE_URL": url}
+    async with _running((*command, *options), environment, folder, "worker ready", processes) as it:
+        yield it
+
+
+@asynccontextmanager
+async def _running(
+    command: Sequence[str], environment: dict[str, str], folder: Path, text: str, times: int
+) -> AsyncIterator[Running]:
+    log = folder / f"{uuid4().hex[:8]}.log"
+    with log.open("wb") as out:
+        process = await anyio.open_process(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=folder, env=environment
+        )
+    try:
+        await _wait_for(text, times, process, log)
+        yield Running(process.pid, log)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await _end(process)
+
+
+# Nothing of the caller's settings may reach what is measured.
+def _environment(stamps: Path | None) -> dict[str, str]:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PGTASKS_") and name != "DATABASE_URL"
+    }
+    kept |= {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    return kept if stamps is None else kept | {"BENCH_STAMPS": str(stamps)}
+
+
+async def _wait_for(text: str, times: int, process: Process, log: Path) -> None:
+    with anyio.move_on_after(START_SECONDS):
+        while process.returncode is None:
+            if log.read_text(encoding="utf-8", errors="replace").count(text) >= times:
+                return
+            await anyio.sleep(0.05)
+    said = log.read_text(encoding="utf-8", errors="replace")[-3000:]
+    raise RuntimeError(f"process {process.pid} did not say {text!r} {times} times:\n{said}")
+
+
+async def _end(process: Process) -> None:
+    if process.returncode is not None:
+        return
+    process.send_signal(signal.SIGTERM)
+    with anyio.move_on_after(END_SECONDS):
+        await process.wait()
+        return
+    process.kill()
+    await process.wait()

@@ -1,0 +1,102 @@
+"""Report: results as Markdown and JSON."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from benchmarks.stats import Series, ratio
+
+BEGIN = "<!-- results: written by `python -m benchmarks all --write docs/performance.md` -->"
+END = "<!-- end of results -->"
+
+
+@attrs.frozen
+class Result:
+    """What one benchmark found."""
+
+    name: str
+    title: str
+    series: tuple[Series, ...]
+    notes: tuple[str, ...] = ()
+
+
+def to_markdown(facts: Mapping[str, str], results: Sequence[Result]) -> str:
+    """Return everything as a piece of Markdown."""
+    lines = [f"- {name}: {value}" for name, value in facts.items()]
+    return "\n\n".join(("\n".join(lines), *(_table(result) for result in results)))
+
+
+def to_json(facts: Mapping[str, str], results: Sequence[Result]) -> str:
+    """Return everything, with every sample, as JSON."""
+    found = [
+        {
+            "name": result.name,
+            "title": result.title,
+            "notes": list(result.notes),
+            "series": [_as_dict(series, result) for series in result.series],
+        }
+        for result in results
+    ]
+    return json.dumps({"facts": dict(facts), "results": found}, indent=1, ensure_ascii=False)
+
+
+def put_between_markers(file: Path, text: str) -> None:
+    """Replace what stands between the markers of a file.
+
+    Raises:
+        ValueError: the file has no such markers.
+    """
+    before, begin, rest = file.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"{file} has no lines {BEGIN} and {END} to write between")
+    file.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
+
+
+def _table(result: Result) -> str:
+    rows = [
+        f"| {series.label} | {amount(series.median)} {series.unit} "
+        f"| {amount(series.low)} … {amount(series.high)} | {_said_ratio(series, result)} |"
+        for series in result.series
+    ]
+    head = ("| | median | min … max | in the same rounds |", "|---|--:|--:|---|")
+    notes = "".join(f"\n{note}" for note in result.notes)
+    return "\n".join((f"### {result.name}: {result.title}", notes, "", *head, *rows)).replace(
+        "\n\n\n", "\n\n"
+    )
+
+
+def _said_ratio(series: Series, result: Result) -> str:
+    found = _ratio(series, result)
+    return "" if found is None else f"{found:.2f} × {series.beside}"
+
+
+def _ratio(series: Series, result: Result) -> float | None:
+    for other in result.series:
+        if other.label == series.beside:
+            return ratio(series.samples, other.samples)
+    return None
+
+
+def _as_dict(series: Series, result: Result) -> dict[str, Any]:
+    return attrs.asdict(series) | {
+        "median": series.median,
+        "low": series.low,
+        "high": series.high,
+        "ratio": _ratio(series, result),
+    }
+
+
+def amount(value: float) -> str:
+    """Return a number with as many digits as it deserves.
+
+    Example:
+        >>> amount(12345.6), amount(45.67), amount(0.1234)
+        ('12,346', '45.7', '0.12')
+    """
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -1,0 +1,70 @@
+"""Server: the Postgres that is measured, and a database of the benchmarks' own on it."""
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import anyio
+import asyncpg
+
+from pgtasks import embedded, migrate
+from pgtasks.config import DatabaseConfig
+from pgtasks.connection import open_connection
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for logs and for the embedded server's data."""
+    # What a server writes while it stops may still appear under our hands.
+    with TemporaryDirectory(prefix="pgtasks-bench-", ignore_cleanup_errors=True) as folder:
+        # Run by root, the server steps down to an account that has to reach its data.
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@contextmanager
+def some_server(url: str | None, folder: Path) -> Iterator[str]:
+    """Give the address of a server: the given one, or an embedded one that ends with the block.
+
+    The embedded one is durable: it waits for the disk as a server in production does.
+    """
+    if url is not None:
+        yield url
+        return
+    with embedded.start(folder, durable=True) as server:
+        yield server.url
+    _wait_until_gone(server.data_folder / "postmaster.pid")
+
+
+@asynccontextmanager
+async def own_database(server_url: str) -> AsyncIterator[str]:
+    """Make a database `bench_…` with the schema in it; give its address; drop it at the end."""
+    name = f"bench_{uuid4().hex[:8]}"
+    await _execute(server_url, f'CREATE DATABASE "{name}"')
+    try:
+        url = urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
+        connection = await open_connection(DatabaseConfig(url=url), "benchmark")
+        await migrate.upgrade(connection)
+        await connection.close()
+        yield url
+    finally:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(30):
+            await _execute(server_url, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url, timeout=10)
+    try:
+        await connection.execute(statement, timeout=60)
+    finally:
+        await connection.close()
+
+
+def _wait_until_gone(file: Path) -> None:
+    deadline = time.monotonic() + 20
+    while file.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)

@@ -1,0 +1,333 @@
+"""What `pgtasks doctor` checks: each a function that returns what it found."""
+
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import redirect_stdout
+from typing import Any, Final, Literal
+from uuid import uuid4
+
+import anyio
+import asyncpg
+import attrs
+
+from pgtasks import migrate
+from pgtasks.cli.options import Source
+from pgtasks.cli.output import span
+from pgtasks.cli.queue import counted
+from pgtasks.cli.session import Session, explained
+from pgtasks.config import masked_url, nearest
+from pgtasks.database import Database, open_database
+from pgtasks.duration import format_duration
+from pgtasks.errors import ConfigError, DatabaseError, PgtasksError, SchemaError
+from pgtasks.layers import Loaded
+from pgtasks.listener import CHANNEL
+from pgtasks.queue_name import is_queue_name
+from pgtasks.registry import default_registry
+from pgtasks.tasks_import import import_tasks
+
+OLD_SECONDS: Final = 300.0
+"""A message that has been due for so long should have been run."""
+CLOCK_SECONDS: Final = 5.0
+LISTEN_SECONDS: Final = 2.0
+MOST_TASKS: Final = 1_000
+MOST_UNKNOWN: Final = 20
+
+
+@attrs.frozen
+class Finding:
+    """What one check found.
+
+    Attributes:
+        check: which one; always the same word.
+        level: "fail" when tasks cannot run, "warn" when they may not run as meant.
+        text: what is so.
+        next_step: what to do about it, or None.
+    """
+
+    check: str
+    level: Literal["ok", "warn", "fail"]
+    text: str
+    next_step: str | None = None
+
+
+@attrs.frozen
+class Patient:
+    """What the checks of a database look at."""
+
+    session: Session
+    facts: Any
+    """What the server says of itself; see sql/server_facts.sql."""
+    clock_difference: float
+    """Seconds that its clock is ahead of ours."""
+    round_trip: float
+    counts: list[dict[str, Any]] = attrs.field(factory=list)
+    """How much is in each queue."""
+
+
+Check = Callable[[Patient], Awaitable[Sequence[Finding]]]
+
+
+def examine(source: Source, modules: Sequence[str]) -> list[Finding]:
+    """Run all checks that can be run; what one needs and is missing ends the list."""
+    try:
+        loaded = source.load_quietly()
+    except ConfigError as error:
+        return [Finding("settings", "fail", str(error), "`pgtasks config check` says it again")]
+    # Before there is an event loop, as in a worker.
+    imported = importing(modules or loaded.config.worker.tasks)
+    tasks_known = imported.level == "ok"
+    found = anyio.run(_examine_database, loaded, tasks_known, backend="asyncio")
+    return [*settings(loaded), imported, *found]
+
+
+async def _examine_database(loaded: Loaded, tasks_known: bool) -> list[Finding]:
+    found: list[Finding] = []
+    database: Database | None = None
+    try:
+        database = await open_database(loaded)
+        await _install_embedded(database)
+        async with database.connection("doctor") as connection:
+            with explained(database):
+                patient = await _looked_at(Session(loaded, database, connection))
+            for check in ALWAYS:
+                found += await _run(check, patient)
+            if found[-1].level == "ok":
+                for check in (*WITH_SCHEMA, *([unknown_tasks] if tasks_known else [])):
+                    found += await _run(check, patient)
+    except DatabaseError as error:
+        refused = isinstance(error.__cause__, asyncpg.InsufficientPrivilegeError)
+        found.append(_failed("role" if refused else "connection", error))
+    finally:
+        if database is not None:
+            database.close()
+    return found
+
+
+async def _install_embedded(database: Database) -> None:
+    """Do for the embedded server what every other command does."""
+    if database.server is not None:
+        await database.prepare(install=True)
+
+
+async def _looked_at(session: Session) -> Patient:
+    before = time.time()
+    facts = await session.store.server_facts()
+    round_trip = time.time() - before
+    difference = facts["clock"].timestamp() - (before + round_trip / 2)
+    return Patient(session, facts, difference, round_trip)
+
+
+async def _run(check: Check, patient: Patient) -> Sequence[Finding]:
+    try:
+        with explained(patient.session.database):
+            return await check(patient)
+    except PgtasksError as error:
+        return [_failed(check.__name__, error)]
+
+
+def _failed(check: str, error: PgtasksError) -> Finding:
+    text, _, rest = str(error).partition("\n")
+    return Finding(check, "fail", text, rest or None)
+
+
+# Without a database
+
+
+def settings(loaded: Loaded) -> Iterator[Finding]:
+    """Say which settings are in force, and what is odd about them."""
+    place = f"{loaded.project_folder}"
+    if loaded.environment:
+        place += f", environment {loaded.environment}"
+    yield Finding("settings", "ok", f"project folder {place}")
+    for text in loaded.warnings:
+        yield Finding("settings", "warn", text)
+
+
+def importing(modules: Sequence[str]) -> Finding:
+    """Import the task modules; what they print does not belong to the answer."""
+    if not modules:
+        return Finding(
+            "tasks", "warn", "no modules named: messages of unknown tasks were not looked for",
+            "`pgtasks doctor shop.tasks`, or list your modules under worker.tasks",
+        )  # fmt: skip
+    try:
+        with redirect_stdout(sys.stderr):
+            import_tasks(modules)
+    except PgtasksError as error:
+        return Finding("tasks", "fail", str(error), "mend the module; a worker cannot start")
+    names = ", ".join(modules)
+    if not len(default_registry):
+        return Finding(
+            "tasks", "fail", f"no task is registered by {names}",
+            "decorate a function with @pgtasks.task in one of them",
+        )  # fmt: skip
+    return Finding("tasks", "ok", f"{_number(len(default_registry), 'task')} in {names}")
+
+
+# The server
+
+
+async def connection(at: Patient) -> Sequence[Finding]:
+    """Say which database this is, and who said so."""
+    database, server = at.session.database, at.session.database.server
+    url = masked_url(database.config.url or "")
+    if server is None:
+        origin = at.session.loaded.origins["database.url"]
+        return [Finding("connection", "ok", f"{url} (from {origin})")]
+    text = f"embedded Postgres {server.version}, as no database is configured\n"
+    text += f"data in {server.data_folder}\nprograms in {server.binaries}\n{url}"
+    return [Finding("connection", "ok", text)]
+
+
+async def server_version(at: Patient) -> Sequence[Finding]:
+    """PostgreSQL has to be 14 or newer."""
+    text = f"PostgreSQL {at.facts['version']}"
+    if at.facts["version_number"] >= migrate.OLDEST_SERVER:
+        return [Finding("server", "ok", text)]
+    return [Finding("server", "fail", text, "upgrade it: pgtasks needs PostgreSQL 14 or newer")]
+
+
+async def writable(at: Patient) -> Sequence[Finding]:
+    """A standby or a read-only database takes no messages."""
+    step = "name the primary in database.url; with several hosts, add target_session_attrs=primary"
+    if at.facts["is_standby"]:
+        return [Finding("writable", "fail", "this server is a standby", step)]
+    if at.facts["is_read_only"]:
+        return [Finding("writable", "fail", "transactions are read-only here", step)]
+    return [Finding("writable", "ok", "a primary that can be written to")]
+
+
+async def clocks(at: Patient) -> Sequence[Finding]:
+    """Only the server's clock decides when messages run, but people compare the two in logs."""
+    away, sure = abs(at.clock_difference), at.round_trip / 2
+    text = f"the server's clock differs by {away:.2f} s (to {sure:.2f} s)"
+    if away <= CLOCK_SECONDS + sure:
+        return [Finding("clock", "ok", text)]
+    step = "set both by NTP; messages run by the server's clock, logs show this machine's"
+    return [Finding("clock", "warn", text, step)]
+
+
+async def role(at: Patient) -> Sequence[Finding]:
+    """The role has to be able to install the schema while there is none."""
+    facts = at.facts
+    text = f"{facts['role']} on database {facts['database']}"
+    if facts["may_create"]:
+        return [Finding("role", "ok", f"{text}, may create schemas")]
+    if facts["is_installed"]:
+        return [Finding("role", "ok", f"{text}, may not create schemas, nor does it have to")]
+    step = "run `pgtasks db upgrade` once as a role that may, or `pgtasks db sql` for your admin"
+    return [Finding("role", "fail", f"{text}, may not install the schema", step)]
+
+
+async def schema(at: Patient) -> Sequence[Finding]:
+    """The schema has to be the one this version works with."""
+    try:
+        await migrate.check(at.session.connection)
+    except SchemaError as error:
+        return [_failed("schema", error)]
+    return [Finding("schema", "ok", f"version {migrate.migrations()[-1].version}")]
+
+
+# What is in it
+
+
+async def listen(at: Patient) -> Sequence[Finding]:
+    """A NOTIFY has to reach who listens; without it workers poll, and start messages later."""
+    config = at.session.loaded.config
+    poll = format_duration(config.worker.queue_fetch.empty_delay)
+    polling = f"workers look for messages every {poll} at least"
+    if not config.worker.queue_fetch.notify:
+        return [Finding("listen", "ok", f"not used (queue-fetch.notify is off): {polling}")]
+    if config.database.pgbouncer:
+        return [Finding("listen", "ok", f"not used (database.pgbouncer is on): {polling}")]
+    seconds = await _notified_within(at.session)
+    if seconds is not None:
+        return [Finding("listen", "ok", f"NOTIFY arrives, within {seconds * 1000:.0f} ms")]
+    text = f"a NOTIFY did not arrive within {LISTEN_SECONDS:g} s: {polling}"
+    step = "a pooler in transaction mode swallows it: set database.pgbouncer = true, or go past it"
+    return [Finding("listen", "warn", text, step)]
+
+
+async def _notified_within(session: Session) -> float | None:
+    heard, word = anyio.Event(), f"doctor {uuid4().hex}"  # no queue: whoever hears it ignores it
+
+    def hear(_connection: object, _pid: int, _channel: str, payload: object) -> None:
+        if payload == word:
+            heard.set()
+
+    async with session.database.connection("doctor") as ear:
+        await ear.add_listener(CHANNEL, hear)
+        began = time.monotonic()
+        await session.store.notify(word)
+        with anyio.move_on_after(LISTEN_SECONDS):
+            await heard.wait()
+            return time.monotonic() - began
+    return None
+
+
+async def queues(at: Patient) -> Sequence[Finding]:
+    """Messages that have been due for long say that nobody serves their queue, or too few do."""
+    names = await at.session.store.list_queues()
+    at.counts.extend([await counted(at.session.store, name) for name in names])
+    readable = [count for count in at.counts if count["due"] is not None]
+    old = [count for count in readable if (count["oldest_due_seconds"] or 0.0) > OLD_SECONDS]
+    lines = [_in_words(count) for count in readable if count not in old]
+    found = [Finding("queues", "ok", "\n".join(lines) or "none" if not old else "\n".join(lines))]
+    found += [
+        Finding(
+            "queues", "warn", _in_words(count),
+            f"is a worker serving it? `pgtasks worker MODULE --queue {count['queue']}`, "
+            "or more of them",
+        ) for count in old
+    ]  # fmt: skip
+    foreign = [count["queue"] for count in at.counts if count["due"] is None]
+    if foreign:
+        text = f"not usable by pgtasks, for its name or its tables: {', '.join(foreign)}"
+        found.append(Finding("queues", "warn", text))
+    return [finding for finding in found if finding.text]
+
+
+def _in_words(count: dict[str, Any]) -> str:
+    oldest = count["oldest_due_seconds"]
+    age = "" if oldest is None else f" (the oldest for {span(oldest)})"
+    return (
+        f"{count['queue']}: {count['due']} due{age}, {count['delayed']} delayed, "
+        f"{count['leased_or_retrying']} leased or retrying"
+    )
+
+
+async def unknown_tasks(at: Patient) -> Sequence[Finding]:
+    """Messages of tasks that no module registers are put back for ever."""
+    store, found = at.session.store, []
+    known = [name for task in default_registry for name in (task.name, *task.aliases)]
+    for count in at.counts:
+        if not is_queue_name(count["queue"]) or count["due"] is None:
+            continue
+        rows = await store.task_names(count["queue"], MOST_TASKS)
+        found += [_unknown(count["queue"], row, known) for row in rows if row["task"] not in known]
+    rest = len(found) - MOST_UNKNOWN
+    more = [Finding("unknown", "warn", f"and {rest} more task names")] if rest > 0 else []
+    none = [Finding("unknown", "ok", "every message names a task that is registered")]
+    return [*found[:MOST_UNKNOWN], *more] or none
+
+
+def _unknown(queue: str, row: Any, known: list[str]) -> Finding:
+    what = _number(row["messages"], "message")
+    if row["task"] is None:
+        text = f"queue {queue}: {what} of another program, that name no task"
+        return Finding("unknown", "warn", text, "workers archive them as undecodable")
+    text = f"queue {queue}: {what} of the task {row['task']!r}, which is not registered"
+    near = nearest(row["task"], known)
+    step = f'did it become {near}? @task(aliases=["{row["task"]}"]) keeps the old name; else '
+    step = (step if near else "") + "name the module that has it, or deploy it"
+    return Finding("unknown", "warn", text, step)
+
+
+def _number(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+ALWAYS: Final[tuple[Check, ...]] = (connection, server_version, writable, clocks, role, schema)
+"""In this order; `schema` last, as the rest needs it."""
+WITH_SCHEMA: Final[tuple[Check, ...]] = (listen, queues)

@@ -1,0 +1,84 @@
+"""Progress: one line that changes on a terminal, a line a second anywhere else."""
+
+import os
+import shutil
+import sys
+from time import monotonic
+from typing import TextIO
+
+import attrs
+
+PIPED_SECONDS = 1.0
+LIVE_SECONDS = 0.05
+BAR = 24
+LEAST_FOR_BAR = 72
+
+
+@attrs.define
+class Progress:
+    """What the demo says of itself while it runs."""
+
+    stream: TextIO = attrs.field(factory=lambda: sys.stdout)
+    is_live: bool = attrs.field()
+    _said_at: float = attrs.field(default=-PIPED_SECONDS, init=False)
+    _shown: int = attrs.field(default=0, init=False)
+
+    @is_live.default
+    def _is_terminal(self) -> bool:
+        return self.stream.isatty() and os.environ.get("TERM") != "dumb"
+
+    def say(self, text: str) -> None:
+        """Print a line that stays."""
+        self.clear()
+        print(text, file=self.stream, flush=True)
+
+    def show(self, text: str) -> None:
+        """Show how far it is: in place of the last time, or at most once a second."""
+        if not self.is_live:
+            if monotonic() - self._said_at >= PIPED_SECONDS:
+                self._said_at = monotonic()
+                self.say(text)
+            return
+        # The last column stays free: a terminal would go on to the next line after it.
+        if monotonic() - self._said_at < LIVE_SECONDS:
+            return
+        self._said_at = monotonic()
+        text = text[: max(1, width(self.stream) - 1)]
+        print(f"\r{text:{self._shown}}", end="", file=self.stream, flush=True)
+        self._shown = len(text)
+
+    def clear(self) -> None:
+        """Take away the line that changes."""
+        if self._shown:
+            print(f"\r{'':{self._shown}}\r", end="", file=self.stream, flush=True)
+            self._shown = 0
+
+
+def width(stream: TextIO) -> int:
+    """Return how many columns there are; for what is no terminal, a hundred."""
+    if not stream.isatty():
+        return 100
+    return max(20, shutil.get_terminal_size().columns)
+
+
+def bar(done: int, total: int) -> str:
+    """Draw how much is done.
+
+    Example:
+        >>> bar(1, 2)
+        '[############............]'
+    """
+    full = BAR * done // total if total else BAR
+    return f"[{'#' * full}{'.' * (BAR - full)}]"
+
+
+def describe(ended: int, given_up: int, total: int, columns: int) -> str:
+    """Say how far it is, in what fits the columns.
+
+    Example:
+        >>> describe(900, 2, 1800, 60)
+        '900 of 1,800 messages, 2 given up'
+    """
+    text = f"{ended:,} of {total:,} messages"
+    text += f", {given_up:,} given up" if given_up else ""
+    return f"{bar(ended, total)} {text}" if columns >= LEAST_FOR_BAR else text
