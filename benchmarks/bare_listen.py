@@ -29,4 +29,5 @@ async def main(url: str, channel: str, stamps: str) -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(main, *sys.argv[1:], backend_options={"use_uvloop": has_uvloop()})
+    place, name, file_name = sys.argv[1:]
+    anyio.run(main, place, name, file_name, backend_options={"use_uvloop": has_uvloop()})

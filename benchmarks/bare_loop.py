@@ -4,7 +4,7 @@ It claims batches, decodes each message, awaits an empty coroutine in one of its
 deletes what was done in batches, fenced. It keeps no lease alive, and has no time-outs, retries,
 errors, signals or logs. Two connections, one process:
 
-    python -m benchmarks.bare_loop URL QUEUE [async|sync]
+    python -m benchmarks.bare_loop URL QUEUE async|sync
 """
 
 import asyncio
@@ -128,10 +128,11 @@ def nothing_sync(number: int) -> None:
     """Do nothing."""
 
 
-async def main(url: str, queue: str, kind: str = "async") -> None:
+async def main(url: str, queue: str, kind: str) -> None:
     """Run the loop."""
     await Loop(url, queue, in_threads=kind == "sync").run()
 
 
 if __name__ == "__main__":
-    anyio.run(main, *sys.argv[1:], backend_options={"use_uvloop": has_uvloop()})
+    place, name, what = sys.argv[1:]
+    anyio.run(main, place, name, what, backend_options={"use_uvloop": has_uvloop()})

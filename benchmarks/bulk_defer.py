@@ -49,7 +49,7 @@ async def run(bench: Bench) -> Result:
             Series(UNNEST, "messages/s", samples[UNNEST]),
             Series(COPY, "messages/s", samples[COPY], beside=UNNEST),
         ),
-        ("The bare statements get rows that were encoded before, and give no ids back.",),
+        "The bare statements get rows that were encoded before, and give no ids back.",
     )
 
 

@@ -70,6 +70,6 @@ def _result(name: str, title: str, samples: dict[str, tuple[float, ...]]) -> Res
         ),
         (
             "From the commit that made all of them visible to idle workers until the queue's "
-            "table is empty, all settings at their defaults (20 slots a process).",
+            "table is empty, all settings at their defaults (20 slots a process)."
         ),
     )

@@ -39,7 +39,7 @@ async def facts(url: str) -> dict[str, str]:
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "pgtasks": pgtasks.__version__,
-        "cpu": f"{os.cpu_count()} × {_cpu_model()}, shared by server, workers and benchmark",
+        "cpu": f"{os.cpu_count()} cores, {_cpu_model()}; shared by server, workers and benchmark",
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
         "python": f"{platform.python_version()}, {loop}, asyncpg {version('asyncpg')}",
         "postgresql": f"{server} ({', '.join(settings)})",

@@ -15,6 +15,7 @@ from pgtasks.connection import Connection
 
 QUEUE = "bench_memory"
 IDLE_SECONDS = 20.0
+_OWN_SIZE = Path("/proc/self/smaps_rollup")
 STATEMENTS = """
     SELECT sum(calls)::float8 FROM pg_stat_statements
     WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -27,9 +28,9 @@ TRANSACTIONS = """
 
 async def run(bench: Bench) -> Result:
     """Start a worker, leave it alone for a while, give it work, and look at it each time."""
-    if not Path("/proc/self/smaps_rollup").exists():
+    if not _OWN_SIZE.exists():
         note = "Not measured: this system has no /proc that tells a process's memory."
-        return Result("memory", "a worker's memory, and its cost when idle", (), (note,))
+        return Result("memory", "a worker's memory, and its cost when idle", (), note)
     series: list[Series] = []
     async with bench.connection() as connection, connect(config=bench.config):
         await create_queues(connection, QUEUE)
@@ -50,17 +51,17 @@ async def run(bench: Bench) -> Result:
         tuple(series),
         (
             "One process under its supervisor, default settings, one look each. PSS counts a "
-            "page that several processes share by its part.",
+            "page that several processes share by its part."
         ),
     )
 
 
 def _sizes(when: str, supervisor: int, child: int) -> list[Series]:
-    found = []
-    for name, pid in (("supervisor", supervisor), ("child", child)):
-        for kind in ("Rss", "Pss"):
-            found.append(Series(f"{name}, {when}, {kind.upper()}", "MB", (_size(pid, kind),)))
-    return found
+    return [
+        Series(f"{name}, {when}, {kind.upper()}", "MB", (_size(pid, kind),))
+        for name, pid in (("supervisor", supervisor), ("child", child))
+        for kind in ("Rss", "Pss")
+    ]
 
 
 async def _idle(connection: Connection, pids: list[int], seconds: float | None) -> list[Series]:
@@ -87,10 +88,13 @@ async def _counter(connection: Connection) -> tuple[str, str]:
 
 async def _only_child(pid: int) -> int:
     with anyio.fail_after(10):
-        while True:
-            if children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-                return int(children[0])
+        while not (children := _children(pid)):
             await anyio.sleep(0.05)
+    return children[0]
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _size(pid: int, kind: str) -> float:

@@ -23,7 +23,7 @@ BARE = f"""
         VALUES (clock_timestamp(), '{{"number": 1}}') RETURNING msg_id
     )
     SELECT pg_notify('{CHANNEL}', $1::text) FROM sent
-"""
+"""  # noqa: S608
 PARTS = "p50", "p99", "max"
 
 
@@ -50,7 +50,7 @@ async def run(bench: Bench) -> Result:
         (
             "From the commit: until the task runs, since the sender had Postgres' answer (below 0 "
             "it ran before that). From the call: since `defer` was called, encoding and commit "
-            "included. LISTEN: a bare INSERT with NOTIFY, until a bare listener is called.",
+            "included. LISTEN: a bare INSERT with NOTIFY, until a bare listener is called."
         ),
     )
 

@@ -87,11 +87,15 @@ def _environment(stamps: Path | None) -> dict[str, str]:
 async def _wait_for(text: str, times: int, process: Process, log: Path) -> None:
     with anyio.move_on_after(START_SECONDS):
         while process.returncode is None:
-            if log.read_text(encoding="utf-8", errors="replace").count(text) >= times:
+            if _said(log).count(text) >= times:
                 return
             await anyio.sleep(0.05)
-    said = log.read_text(encoding="utf-8", errors="replace")[-3000:]
+    said = _said(log)[-3000:]
     raise RuntimeError(f"process {process.pid} did not say {text!r} {times} times:\n{said}")
+
+
+def _said(log: Path) -> str:
+    return log.read_text(encoding="utf-8", errors="replace")
 
 
 async def _end(process: Process) -> None:

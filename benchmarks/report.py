@@ -20,7 +20,7 @@ class Result:
     name: str
     title: str
     series: tuple[Series, ...]
-    notes: tuple[str, ...] = ()
+    note: str = ""
 
 
 def to_markdown(facts: Mapping[str, str], results: Sequence[Result]) -> str:
@@ -35,7 +35,7 @@ def to_json(facts: Mapping[str, str], results: Sequence[Result]) -> str:
         {
             "name": result.name,
             "title": result.title,
-            "notes": list(result.notes),
+            "note": result.note,
             "series": [_as_dict(series, result) for series in result.series],
         }
         for result in results
@@ -63,15 +63,14 @@ def _table(result: Result) -> str:
         for series in result.series
     ]
     head = ("| | median | min … max | in the same rounds |", "|---|--:|--:|---|")
-    notes = "".join(f"\n{note}" for note in result.notes)
-    return "\n".join((f"### {result.name}: {result.title}", notes, "", *head, *rows)).replace(
-        "\n\n\n", "\n\n"
-    )
+    table = "\n".join((*head, *rows)) if rows else ""
+    parts = (f"### {result.name}: {result.title}", result.note, table)
+    return "\n\n".join(part for part in parts if part)
 
 
 def _said_ratio(series: Series, result: Result) -> str:
     found = _ratio(series, result)
-    return "" if found is None else f"{found:.2f} × {series.beside}"
+    return "" if found is None else f"{found:.2f} times {series.beside}"
 
 
 def _ratio(series: Series, result: Result) -> float | None:

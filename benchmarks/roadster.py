@@ -36,13 +36,13 @@ async def run(bench: Bench) -> Result:
             f"{best.low:.0f} ms. Roadster publishes 280 ms (Apple M3) and 329 ms (Ryzen 5800X) "
             "for its best setting, in Rust. Other machines, other servers, and their clock stops "
             "when the last task has run, ours when its row is deleted: an order of magnitude, "
-            "not a ranking.",
+            "not a ranking."
         ),
     )
 
 
 async def _series(bench: Bench, processes: int, concurrency: int) -> Series:
-    label = f"{processes} × {concurrency} slots"
+    label = _label(processes, concurrency)
     calls = [(f"Maximilian Mustermann {number}", number) for number in range(MESSAGES)]
     task = example.options(queue=QUEUE)
     async with bench.connection() as connection, connect(config=bench.config):
@@ -60,3 +60,7 @@ async def _series(bench: Bench, processes: int, concurrency: int) -> Series:
         ):
             samples = await compete([turn], bench.rounds * (1 if bench.quick else 4))
     return Series(label, "ms", samples[label])
+
+
+def _label(processes: int, concurrency: int) -> str:
+    return f"{processes} process{'es' if processes > 1 else ''}, {concurrency} slots"

@@ -19,7 +19,9 @@ QUEUE = "bench_single"
 AT_ONCE = 50
 BODY = '{"metadata":{"id":1,"worker_name":"benchmarks.workload.nothing"},"args":{"number":1}}'
 INSERT = f'INSERT INTO pgmq."q_{QUEUE}" (vt, message) VALUES (clock_timestamp(), $1::jsonb)'  # noqa: S608
-NOTIFYING = f"WITH sent AS ({INSERT} RETURNING msg_id) SELECT pg_notify('pgtasks', '') FROM sent"
+NOTIFYING = f"""
+    WITH sent AS ({INSERT} RETURNING msg_id) SELECT pg_notify('pgtasks', '{QUEUE}') FROM sent
+"""  # noqa: S608
 
 OURS, INSERTED, NOTIFIED = "defer", "bare INSERT", "bare INSERT with NOTIFY"
 Store = Callable[[], Awaitable[object]]
@@ -50,7 +52,7 @@ async def run(bench: Bench) -> Result:
         tuple(_series(label, samples) for label in samples),
         (
             f"`defer` goes through its pool of at most {bench.config.database.max_connections} "
-            f"connections; the bare statements have one, or {AT_ONCE}. One process listens.",
+            f"connections; the bare statements have one, or {AT_ONCE}. One process listens."
         ),
     )
 

@@ -6,9 +6,6 @@ from typing import Literal
 
 import attrs
 
-from pgtasks.config import WorkerConfig
-from pgtasks.errors import ConfigError
-
 Strategy = Literal["round-robin", "priority", "weighted"]
 
 
@@ -49,27 +46,3 @@ class _Rotation:
         """Begin one queue further than the last time, so that a full one starves no other."""
         self.turn = (self.turn + 1) % len(self.queues)
         return [*self.queues[self.turn :], *self.queues[: self.turn]]
-
-
-def pools(config: WorkerConfig, queues: Sequence[str]) -> list[Pool]:
-    """Return the pools that serve these queues: dedicated ones, and one shared by the rest.
-
-    Raises:
-        ConfigError: there is no queue to serve.
-    """
-    if not queues:
-        raise ConfigError(
-            "there is no queue to serve: no task is registered and none is named; "
-            "name the modules of your tasks, as in `pgtasks worker myapp.tasks`"
-        )
-    dedicated = {
-        name: settings.concurrency
-        for name, settings in config.queue_config.items()
-        if settings.concurrency is not None and name in queues
-    }
-    shared = tuple(queue for queue in queues if queue not in dedicated)
-    made = [Pool(slots, (queue,)) for queue, slots in dedicated.items()]
-    if shared:
-        weights = {name: settings.weight for name, settings in config.queue_config.items()}
-        made.append(Pool(config.concurrency, shared, config.balance_strategy, weights))
-    return made

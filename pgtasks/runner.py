@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
@@ -59,7 +60,7 @@ class Runner:
     """Runs messages of the registered tasks, on the event loop or in threads."""
 
     registry: Registry
-    policies: dict[str, Policy]
+    policies: Mapping[str, Policy]
     settler: Settler
     client: Client
     worker: str

@@ -50,6 +50,8 @@ class Signature:
     _more_named: Parameter | None
     _names_in_order: tuple[str, ...] = attrs.field(init=False)
     _required: frozenset[str] = attrs.field(init=False)
+    _whole: str = attrs.field(init=False)
+    """How errors name all arguments together."""
     _is_plain: bool = attrs.field(init=False)
     """Whether each parameter has a name: the short way in and out."""
 
@@ -90,6 +92,7 @@ class Signature:
         object.__setattr__(self, "_names_in_order", names)
         object.__setattr__(self, "_required", required)
         object.__setattr__(self, "_is_plain", not unnamed)
+        object.__setattr__(self, "_whole", f"the call of {self.name}()")
 
     @property
     def context_parameter(self) -> str | None:
@@ -111,7 +114,7 @@ class Signature:
             for name, value in named.items():
                 parameter = self._by_name[name]
                 members.append(parameter.key + parameter.codec.encode(value, parameter.label))
-        return checked_length(write_object(members), f"the call of {self.name}()")
+        return checked_length(write_object(members), self._whole)
 
     def decode(self, raw: bytes | str | msgspec.Raw) -> Call:
         """Return the call that a message's arguments stand for, ours or another program's.
@@ -177,16 +180,15 @@ class Signature:
         return write_key(name, label) + more.codec.encode(value, label)
 
     def _taken_apart(self, raw: bytes | str | msgspec.Raw) -> Parts:
-        call = f"the call of {self.name}()"
         try:
             text = raw.encode() if isinstance(raw, str) else bytes(raw)
             if len(text) > MAX_RECEIVED_BYTES:
-                raise DecodeError(f"{call} is longer than {MAX_RECEIVED_BYTES:,} bytes")
+                raise DecodeError(f"{self._whole} is longer than {MAX_RECEIVED_BYTES:,} bytes")
             return self._parts(text)
         except RecursionError:
-            raise DecodeError(f"{call} is nested too deeply") from None
+            raise DecodeError(f"{self._whole} is nested too deeply") from None
         except (msgspec.MsgspecError, UnicodeError) as error:
-            raise DecodeError(f"{call} cannot be read: {error}") from error
+            raise DecodeError(f"{self._whole} cannot be read: {error}") from error
 
     def _parts(self, text: bytes) -> Parts:
         match text.lstrip()[:1]:

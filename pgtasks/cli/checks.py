@@ -90,11 +90,11 @@ async def _examine_database(loaded: Loaded, tasks_known: bool) -> list[Finding]:
         async with database.connection("doctor") as connection:
             with explained(database):
                 patient = await _looked_at(Session(loaded, database, connection))
-            for check in ALWAYS:
-                found += await _run(check, patient)
-            if found[-1].level == "ok":
-                for check in (*WITH_SCHEMA, *([unknown_tasks] if tasks_known else [])):
-                    found += await _run(check, patient)
+            for check in CHECKS if tasks_known else CHECKS[:-1]:
+                new = await _run(check, patient)
+                found += new
+                if check in NEEDED and any(one.level == "fail" for one in new):
+                    break
     except DatabaseError as error:
         refused = isinstance(error.__cause__, asyncpg.InsufficientPrivilegeError)
         found.append(_failed("role" if refused else "connection", error))
@@ -328,6 +328,17 @@ def _number(count: int, word: str) -> str:
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
-ALWAYS: Final[tuple[Check, ...]] = (connection, server_version, writable, clocks, role, schema)
-"""In this order; `schema` last, as the rest needs it."""
-WITH_SCHEMA: Final[tuple[Check, ...]] = (listen, queues)
+CHECKS: Final[tuple[Check, ...]] = (
+    connection,
+    server_version,
+    writable,
+    clocks,
+    role,
+    schema,
+    listen,
+    queues,
+    unknown_tasks,
+)
+"""In this order; the last one needs the task modules too."""
+NEEDED: Final = {schema, queues}
+"""Without these the checks after them have nothing to look at."""

@@ -12,8 +12,10 @@ from typing import Any, Final, TextIO
 from pgtasks.logs import one_line
 
 _PIPED_WIDTH: Final = 100
+_CELL_WIDTH: Final = 48
 _LEAST_WIDTH: Final = 80
 _GAP: Final = "  "
+_INFINITY: Final = datetime.max  # noqa: DTZ901 - what the driver makes of it; the other is min
 _COLOURS: Final = {"ok": "\x1b[32m", "warn": "\x1b[33m", "fail": "\x1b[31m"}
 
 
@@ -52,9 +54,11 @@ def print_table(
     Args:
         heads: one for each column.
         rows: None is printed as "-"; numbers stand to the right.
-        cut: whether the last column may be cut to what fits into a line.
+        cut: whether cells may be cut, and the last one to what is left of the line.
     """
     cells = [[_cell(value) for value in row] for row in rows]
+    if cut:
+        cells = [[*(_fitted(cell, _CELL_WIDTH) for cell in row), last] for *row, last in cells]
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     numeric = [all(_is_number(cell) for cell in column) for column in zip(*cells, strict=True)]
     width = _line_width() if cut else None
@@ -108,7 +112,7 @@ def when(at: datetime, clock: datetime) -> str:
         'in 5m'
     """
     if at.tzinfo is None:
-        return "never" if at == datetime.max else "always"
+        return "never" if at == _INFINITY else "always"
     seconds = (at - clock).total_seconds()
     return f"in {span(seconds)}" if seconds > 0 else f"{span(-seconds)} ago"
 
@@ -138,6 +142,6 @@ def _fitted(line: str, width: int | None) -> str:
 def _plain(value: object) -> str:
     if not isinstance(value, datetime):
         return str(value)
-    if value.tzinfo is None:  # what the driver makes of these two
-        return "infinity" if value == datetime.max else "-infinity"
+    if value.tzinfo is None:
+        return "infinity" if value == _INFINITY else "-infinity"
     return value.isoformat()

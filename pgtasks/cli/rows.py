@@ -1,6 +1,7 @@
 """What a row of a queue or of its archive says, as the commands print it."""
 
 import json
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from pgtasks.errors import DecodeError
@@ -9,6 +10,7 @@ from pgtasks.message import State, read_envelope, read_state
 if TYPE_CHECKING:
     from pgtasks.store import Record
 
+_DEEPEST = 200
 _ARGS_START = '{"args": '  # how Postgres writes the shortest key of a message: first
 
 
@@ -82,7 +84,7 @@ def _envelope(body: str | None) -> dict[str, Any]:
     return {
         "id": str(envelope.metadata.id),
         "task": envelope.metadata.worker_name,
-        "args": json.loads(bytes(envelope.args)),
+        "args": _parsed(bytes(envelope.args).decode()),
     }
 
 
@@ -116,10 +118,20 @@ def _last_error(ours: dict[str, Any]) -> str | None:
 
 def _args(body: str | None) -> Any:
     """The arguments; as text when the message is too long to be listed whole."""
-    if body is None:
-        return None
-    try:
-        whole_body = json.loads(body)
-    except ValueError:
+    whole = None if body is None else _parsed(body)
+    if isinstance(whole, dict):
+        return whole.get("args")
+    if isinstance(whole, str) and whole == body:
         return f"{body.removeprefix(_ARGS_START)}..."
-    return whole_body.get("args") if isinstance(whole_body, dict) else whole_body
+    return whole
+
+
+def _parsed(text: str) -> Any:
+    """What JSON says; the text itself when it was cut, or is too deep or long for Python."""
+    steps = ((char in "[{") - (char in "]}") for char in text)
+    if max(accumulate(steps), default=0) > _DEEPEST:
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

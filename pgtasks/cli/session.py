@@ -10,7 +10,7 @@ import attrs
 from pgtasks.config import nearest
 from pgtasks.connection import Connection, is_transient, unreachable
 from pgtasks.database import Database, open_database
-from pgtasks.errors import DatabaseError, SchemaError, UnknownQueueError
+from pgtasks.errors import DatabaseError, PgtasksError, SchemaError, UnknownQueueError
 from pgtasks.layers import Loaded
 from pgtasks.queue_name import check_queue_name
 from pgtasks.store import Executor, Store
@@ -62,6 +62,8 @@ def explained(database: Database) -> Iterator[None]:
     """Turn what the driver raises into an error that says what to do."""
     try:
         yield
+    except PgtasksError:  # some of them are OSErrors too, and say already what to do
+        raise
     except TimeoutError as error:
         raise DatabaseError(
             "the database took too long to answer; it is busy, or the network fails. Try again"

@@ -61,24 +61,22 @@ def width(stream: TextIO) -> int:
     return max(20, shutil.get_terminal_size().columns)
 
 
-def bar(done: int, total: int) -> str:
-    """Draw how much is done.
+def describe(ended: int, given_up: int, total: int) -> str:
+    """Say how far it is.
+
+    Example:
+        >>> describe(900, 2, 1800)
+        '900 of 1,800 messages, 2 given up'
+    """
+    return f"{ended:,} of {total:,} messages" + (f", {given_up:,} given up" if given_up else "")
+
+
+def bar(ended: int, total: int) -> str:
+    """Draw how far it is.
 
     Example:
         >>> bar(1, 2)
         '[############............]'
     """
-    full = BAR * done // total if total else BAR
+    full = BAR * ended // total if total else BAR
     return f"[{'#' * full}{'.' * (BAR - full)}]"
-
-
-def describe(ended: int, given_up: int, total: int, columns: int) -> str:
-    """Say how far it is, in what fits the columns.
-
-    Example:
-        >>> describe(900, 2, 1800, 60)
-        '900 of 1,800 messages, 2 given up'
-    """
-    text = f"{ended:,} of {total:,} messages"
-    text += f", {given_up:,} given up" if given_up else ""
-    return f"{bar(ended, total)} {text}" if columns >= LEAST_FOR_BAR else text

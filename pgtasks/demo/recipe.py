@@ -147,7 +147,7 @@ class Demo:
         bulk, singles = paths[:count], paths[count:]
         async with Client(self._loaded, database, owns_database=False):
             since = monotonic()
-            handles = await measure.defer_many([*_calls(bulk), (to_name(broken),)])
+            handles = await measure.defer_many([{"path": to_name(broken)}, *_calls(bulk)])
             self._progress.say(
                 f"messages  {len(handles):,} sent in {monotonic() - since:.2f} s: one a file, and "
                 f"one for a file that is no Python; {len(singles)} follow, one by one\n"
@@ -166,8 +166,7 @@ class Demo:
         while True:
             worker.check()
             now = await self._call(_progress)
-            columns = width(self._progress.stream)
-            self._progress.show(describe(now["ended"], now["given_up"], total, columns))
+            self._progress.show(describe(now["ended"], now["given_up"], total))
             if now["waiting"] == 0 and now["ended"] >= wanted:
                 return
             await anyio.sleep(poll_seconds)

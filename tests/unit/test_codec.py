@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 import attrs
 import msgspec
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pgtasks.codec import MAX_BYTES, Codec, encode_plain, sanitize
@@ -195,6 +195,7 @@ def refusal(annotation: Any, value: Any) -> str:
     return str(caught.value)
 
 
+unhurried = settings(deadline=None)
 WRONG: Any = 3
 
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
@@ -268,6 +269,7 @@ def types_of(value: Any) -> Any:
             return type(value)
 
 
+@unhurried
 @given(typed)
 @example((Any, 1e22))
 @example((int | float, 1e300))
@@ -545,6 +547,7 @@ def test_our_longest_messages_are_not_too_long_to_be_read() -> None:
     assert taking(list[float]).decode(as_jsonb(raw)) == ((), {"value": smallest})
 
 
+@unhurried
 @given(annotation=st.sampled_from([pair[0] for pair in TYPED]), value=plain)
 def test_nothing_but_a_decode_error_escapes(annotation: Any, value: Any) -> None:
     try:
@@ -556,6 +559,7 @@ def test_nothing_but_a_decode_error_escapes(annotation: Any, value: Any) -> None
     assert said.startswith(("send() ", "the call of send() "))
 
 
+@unhurried
 @given(st.text(st.characters()), st.integers(0, 200))
 @example("\0\ud800" * 99, 50)
 def test_every_text_becomes_storable_and_short_enough(text: str, limit: int) -> None:

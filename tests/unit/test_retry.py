@@ -8,12 +8,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pgtasks.errors import TaskDefinitionError
 from pgtasks.retry import CallableRetry, Retry
 
+unhurried = settings(deadline=None)
 ZERO = timedelta(0)
 FOR_EVER = 2**63
 delays = st.timedeltas(ZERO, timedelta(days=36_500))
@@ -38,6 +39,7 @@ def pauses(retry: Retry, count: int) -> list[timedelta | None]:
     return [retry.delay_after(n, None, random=lambda: 0.0) for n in range(1, count + 1)]
 
 
+@unhurried
 @given(retries, failures, shares)
 @example(Retry(FOR_EVER), 10**6, 0.5)
 @example(Retry(FOR_EVER, delay=timedelta(days=36_500), jitter=timedelta(days=36_500)), 2**62, 0.9)
@@ -48,12 +50,14 @@ def test_every_pause_is_within_its_bounds(retry: Retry, count: int, share: float
     assert ZERO <= shortest <= pause <= longest <= retry.max_delay
 
 
+@unhurried
 @given(retries, failures, failures)
 def test_the_shortest_pause_never_shrinks(retry: Retry, first: int, second: int) -> None:
     earlier, later = sorted((first, second))
     assert retry.bounds(earlier)[0] <= retry.bounds(later)[0]
 
 
+@unhurried
 @given(retries, failures)
 def test_jitter_is_added_and_never_multiplied(retry: Retry, count: int) -> None:
     shortest, longest = retry.bounds(count)
@@ -62,6 +66,7 @@ def test_jitter_is_added_and_never_multiplied(retry: Retry, count: int) -> None:
         assert longest - shortest == retry.jitter
 
 
+@unhurried
 @given(st.integers(1, 10**6), st.integers(0, 30))
 def test_milliseconds_survive(milliseconds: int, doublings: int) -> None:
     retry = Retry(FOR_EVER, delay=milliseconds / 1000, jitter=0, max_delay=timedelta(days=36_000))

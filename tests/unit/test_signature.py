@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import attrs
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgtasks.codec import MAX_RECEIVED_BYTES, encode_plain
@@ -88,6 +88,7 @@ def stored(raw: bytes) -> str:
     return json.dumps(json.loads(raw), sort_keys=True)
 
 
+unhurried = settings(deadline=None)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
@@ -203,6 +204,7 @@ def test_what_has_no_name_is_a_list_under_the_star() -> None:
     assert signature.decode(signature.encode((1, 2), {"a": 9})) == ((1,), {"b": 2, "a": 9})
 
 
+@unhurried
 @given(st.data())
 def test_every_call_arrives_as_the_same_call(data: st.DataObject) -> None:
     def no_more(a: int = -1, /, b: int = -2, c: int = -3, *, d: int = -4) -> Any:
@@ -344,6 +346,7 @@ def test_whatever_a_class_raises_is_a_decode_error() -> None:
         taking(Positive).decode('{"number": -1}')
 
 
+@unhurried
 @given(
     fn=st.sampled_from([plain_call, every_kind]),
     raw=json_values.map(json.dumps)

@@ -1,0 +1,99 @@
+"""Rows: what stands in a queue's tables, read and written as any other client would."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import attrs
+
+from eventually import eventually_async
+from pgtasks.message import new_id
+
+Connection = asyncpg.Connection  # generic for the type checker only
+DEFAULT = "default"
+
+
+@attrs.frozen
+class Rows:
+    """The two tables of each queue, on one connection."""
+
+    connection: "asyncpg.Connection[asyncpg.Record]"
+
+    async def put(self, message: str | None, *, queue: str = DEFAULT, **columns: str | None) -> int:
+        """Insert a row as a foreign client does; columns are SQL expressions."""
+        columns.setdefault("vt", "clock_timestamp()")
+        names = ", ".join(["message", *columns])
+        values = ", ".join(["$1::jsonb", *("NULL" if c is None else c for c in columns.values())])
+        found: int = await self.connection.fetchval(
+            f'INSERT INTO pgmq."q_{queue}" ({names}) VALUES ({values}) RETURNING msg_id', message
+        )
+        return found
+
+    async def call(self, task: str, args: Any = None, **options: Any) -> int:
+        """Insert an envelope for a task, as a foreign client does."""
+        envelope = {"metadata": {"id": str(new_id()), "worker_name": task}, "args": args}
+        return await self.put(json.dumps(envelope), **options)
+
+    async def all(self, queue: str = DEFAULT) -> list[asyncpg.Record]:
+        """What waits or is leased, with the seconds until it is due."""
+        return await self.connection.fetch(
+            "SELECT *, headers::text AS headers_text, CASE WHEN isfinite(vt) THEN "
+            "extract(epoch FROM vt - clock_timestamp())::float8 END AS due_in "
+            f'FROM pgmq."q_{queue}" ORDER BY msg_id'
+        )
+
+    async def one(self, message_id: int, queue: str = DEFAULT) -> asyncpg.Record:
+        """One row that waits or is leased."""
+        rows = [row for row in await self.all(queue) if row["msg_id"] == message_id]
+        assert rows, f"message {message_id} is not in the queue"
+        return rows[0]
+
+    async def archived(self, queue: str = DEFAULT) -> dict[int, dict[str, Any]]:
+        """Our part of the headers of what was archived, by message."""
+        rows = await self.connection.fetch(f'SELECT msg_id, headers FROM pgmq."a_{queue}"')
+        return {row["msg_id"]: json.loads(row["headers"])["pgtasks"] for row in rows}
+
+    async def state(self, message_id: int, queue: str = DEFAULT) -> dict[str, Any]:
+        """Our part of the headers of what waits or is leased."""
+        headers = (await self.one(message_id, queue))["headers"]
+        found: dict[str, Any] = json.loads(headers)["pgtasks"] if headers else {}
+        return found
+
+    async def set(self, message_id: int, what: str, queue: str = DEFAULT) -> None:
+        """Change a row behind everybody's back."""
+        done = await self.connection.execute(
+            f'UPDATE pgmq."q_{queue}" SET {what} WHERE msg_id = $1', message_id
+        )
+        assert done == "UPDATE 1"
+
+    async def steal(self, message_id: int, queue: str = DEFAULT) -> None:
+        """Take a lease away, as another worker's claim would."""
+        await self.set(
+            message_id, "read_ct = read_ct + 1, vt = clock_timestamp() + interval '1 hour'", queue
+        )
+
+    async def empty(self, queue: str = DEFAULT, *, within_seconds: float = 15) -> None:
+        """Wait until nothing waits and nothing is leased."""
+
+        async def is_empty() -> None:
+            assert [row["msg_id"] for row in await self.all(queue)] == []
+
+        await eventually_async(is_empty, within_seconds=within_seconds)
+
+    async def outcome(
+        self, message_id: int, queue: str = DEFAULT, *, within_seconds: float = 15
+    ) -> dict[str, Any]:
+        """Wait until a message is archived; return our part of its headers."""
+
+        async def is_archived() -> dict[str, Any]:
+            archived = await self.archived(queue)
+            assert message_id in archived, await self.all(queue)
+            return archived[message_id]
+
+        return await eventually_async(is_archived, within_seconds=within_seconds)
+
+
+def seconds(number: float) -> timedelta:
+    """A length of time, shortly."""
+    return timedelta(seconds=number)
