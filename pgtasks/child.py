@@ -33,17 +33,20 @@ log = Events("pgtasks.child")
 SOCKET_VARIABLE = "PGTASKS_CHILD_SOCKET"
 BOARD_VARIABLE = "PGTASKS_CHILD_BOARD"
 
+STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 WATCHDOG_SECONDS = 2.5
+"""How long after its grace a child ends itself, if nothing else could."""
 
 
 def main() -> NoReturn:
     """Be the child of the supervisor whose socket and board stand in the environment."""
     stopping = threading.Event()
-    # Before the first line of the user's code runs. Ctrl-C reaches the whole process group; the
-    # supervisor alone decides what it means.
+    # Before the first line of the user's code runs. Ctrl-C and a closed terminal reach the whole
+    # process group; the supervisor alone decides what they mean.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     link = socket.socket(fileno=int(os.environ.pop(SOCKET_VARIABLE)))
     board = Board.attach(int(os.environ.pop(BOARD_VARIABLE)))
     assignment = read_assignment(_first_line(link))

@@ -9,37 +9,29 @@ import signal
 import socket
 import subprocess
 import sys
-from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import timedelta
-from functools import partial
 from time import monotonic
 
 import anyio
-import asyncpg
 import attrs
 from anyio.abc import Process, TaskGroup
 
-from pgtasks import exit_codes, settlement
+from pgtasks import exit_codes
 from pgtasks.assignment import Assignment, read_line, to_line
 from pgtasks.backoff import Backoff
 from pgtasks.board import Board, Entry
-from pgtasks.child import BOARD_VARIABLE, SOCKET_VARIABLE, WATCHDOG_SECONDS
+from pgtasks.child import BOARD_VARIABLE, SOCKET_VARIABLE, STOP_SIGNALS, WATCHDOG_SECONDS
 from pgtasks.config import Config
-from pgtasks.connection import Connection, Line, is_transient
+from pgtasks.connection import is_transient
 from pgtasks.database import Database, open_database
-from pgtasks.errors import DatabaseError
+from pgtasks.errors import DatabaseError, PgtasksError
 from pgtasks.events import Events
 from pgtasks.layers import Loaded
-from pgtasks.lease import leased
-from pgtasks.settlement import Run, describe_error
-from pgtasks.store import Store
+from pgtasks.recovery import Recovery, cause_of_death
 
 log = Events("pgtasks.supervisor")
 
-MAX_CRASHES_ALONE = 2
-"""With the first one, in company, three: then a message is given up as crashed."""
 START_SECONDS = 30.0
 """How long a database that cannot be reached is waited for at the start."""
 KILL_SECONDS = WATCHDOG_SECONDS + 0.5
@@ -80,11 +72,13 @@ class Supervisor:
     _queues: tuple[str, ...] | None = None
     _children: set[_Child] = attrs.field(factory=set, init=False)
     _database: Database = attrs.field(init=False)
-    _line: Line = attrs.field(init=False)
+    _recovery: Recovery = attrs.field(init=False)
     _signalled_at: float = attrs.field(default=-SAME_SIGNAL_SECONDS, init=False)
     _signals: int = attrs.field(default=0, init=False)
     _stopping: anyio.Event = attrs.field(factory=anyio.Event, init=False)
     _hurried: anyio.Event = attrs.field(factory=anyio.Event, init=False)
+    _failure: str | None = attrs.field(default=None, init=False)
+    """Why no child could be started."""
     _code: int = attrs.field(default=exit_codes.OK, init=False)
     _quarantines: anyio.Semaphore = attrs.field(
         factory=lambda: anyio.Semaphore(QUARANTINES), init=False
@@ -102,13 +96,13 @@ class Supervisor:
             PgtasksError: nothing could be started; the text says why.
         """
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._on_signal, number)
         database = await self._open()
         if database is None:
             return self._code
         self._database = database
-        self._line = Line(database.config, "supervisor")
+        self._recovery = Recovery(database.config)
         try:
             async with anyio.create_task_group() as beside:
                 beside.start_soon(self._end_in_time)
@@ -117,8 +111,10 @@ class Supervisor:
                         self._group.start_soon(self._keep_one)
                 beside.cancel_scope.cancel()
         finally:
-            await self._line.close()
+            await self._recovery.close()
             database.close()
+        if self._failure is not None:
+            raise PgtasksError(self._failure)
         log.info("stopped", code=self._code)
         return self._code
 
@@ -194,8 +190,7 @@ class Supervisor:
         }
         # A signal between its start and its first line would end it unheard: it begins with
         # them blocked, and unblocks them when it listens.
-        blocked = {signal.SIGTERM, signal.SIGINT}
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             process = await anyio.open_process(
                 [sys.executable, "-m", "pgtasks.child"],
@@ -238,9 +233,7 @@ class Supervisor:
             writer.close()
 
     def _fail(self, error: str) -> None:
-        if self._code == exit_codes.OK:
-            self._code = exit_codes.FAILED
-            log.error(error)
+        self._failure = self._failure or error
         self._stopping.set()
         for child in self._children:
             child.tell("cancel")
@@ -263,10 +256,10 @@ class Supervisor:
         suspects = [entry for entry in entries if entry.is_running and died]
         rest = [entry for entry in entries if entry not in suspects]
         if is_alone and suspects:
-            suspects = await self._prove(suspects, code)
+            suspects = await self._recovery.prove(suspects, code)
             suspects, rest = suspects + [e for e in rest if died], [e for e in rest if not died]
         if rest:
-            await self._give_back(rest)
+            await self._recovery.give_back(rest)
         if suspects:
             self._group.start_soon(self._quarantine, suspects)
         if self._signals and code != exit_codes.OK:
@@ -275,40 +268,11 @@ class Supervisor:
     async def _quarantine(self, suspects: Sequence[Entry]) -> None:
         """Run messages one by one in a child of their own."""
         async with self._quarantines:
-            if not self._stopping.is_set():
-                log.warning("running suspects alone", messages=len(suspects))
-                await self._run_child(suspects)
-
-    async def _prove(self, suspects: Sequence[Entry], code: int) -> list[Entry]:
-        """Count a crash against what ran alone; return what is to be tried alone once more."""
-        again = []
-        for entry in suspects:
-            try:
-                if await self._line.call(partial(_count_crash, entry=entry, code=code)):
-                    again.append(entry)
-            except (DatabaseError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as e:
-                log.warning(
-                    "a crash could not be counted",
-                    queue=entry.queue,
-                    message=entry.message_id,
-                    error=describe_error(e),
-                )
-        return again
-
-    async def _give_back(self, entries: Sequence[Entry]) -> None:
-        by_queue: dict[str, list[Entry]] = defaultdict(list)
-        for entry in sorted(entries, key=lambda entry: entry.message_id):
-            by_queue[entry.queue].append(entry)
-        for queue, held in by_queue.items():
-            try:
-                await self._line.call(partial(_release, queue=queue, held=held))
-            except (DatabaseError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as e:
-                log.warning(
-                    "leases of a dead process run out by themselves",
-                    queue=queue,
-                    messages=len(held),
-                    error=describe_error(e),
-                )
+            if self._stopping.is_set():
+                await self._recovery.give_back(suspects)
+                return
+            log.warning("running suspects alone", messages=len(suspects))
+            await self._run_child(suspects)
 
     # Stopping
 
@@ -349,45 +313,3 @@ _SAID = {
     2: "cancelling running tasks (again: end at once)",
     3: "ending at once",
 }
-
-
-def cause_of_death(code: int) -> str:
-    """Say in words what an exit code means.
-
-    Example:
-        >>> cause_of_death(-11)
-        'killed by SIGSEGV'
-    """
-    if code >= 0:
-        return f"exited with code {code}"
-    try:
-        return f"killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"killed by signal {-code}"
-
-
-async def _count_crash(on: Connection, entry: Entry, code: int) -> bool:
-    """Count a crash; tell whether the message may be tried once more."""
-    length = timedelta(seconds=30)
-    row = await Store(on).count_crash(entry.queue, entry.message_id, entry.delivery, length)
-    if row is None:
-        return False
-    message = leased(entry.queue, row, monotonic(), length).message
-    if message.state.crashes < MAX_CRASHES_ALONE:
-        return True
-    reason = f"its process was {cause_of_death(code)} each time it ran, alone"
-    ended = settlement.crashed(message, reason, Run(0.0, "supervisor"))
-    await Store(on).archive(entry.queue, [entry.message_id], [entry.delivery], [ended.state])
-    log.error(
-        "message crashes its process, archived",
-        queue=entry.queue,
-        message=entry.message_id,
-        cause=cause_of_death(code),
-    )
-    return False
-
-
-async def _release(on: Connection, queue: str, held: Sequence[Entry]) -> None:
-    ids = [entry.message_id for entry in held]
-    await Store(on).give_back(queue, ids, [entry.delivery for entry in held])
-    await Store(on).notify(queue)

@@ -22,7 +22,6 @@ from pgtasks.duration import format_duration
 from pgtasks.errors import ConfigError, DatabaseError, PgtasksError, SchemaError
 from pgtasks.layers import Loaded
 from pgtasks.listener import CHANNEL
-from pgtasks.queue_name import is_queue_name
 from pgtasks.registry import default_registry
 from pgtasks.tasks_import import import_tasks
 
@@ -270,22 +269,19 @@ async def queues(at: Patient) -> Sequence[Finding]:
     """Messages that have been due for long say that nobody serves their queue, or too few do."""
     names = await at.session.store.list_queues()
     at.counts.extend([await counted(at.session.store, name) for name in names])
-    readable = [count for count in at.counts if count["due"] is not None]
-    old = [count for count in readable if (count["oldest_due_seconds"] or 0.0) > OLD_SECONDS]
-    lines = [_in_words(count) for count in readable if count not in old]
-    found = [Finding("queues", "ok", "\n".join(lines) or "none" if not old else "\n".join(lines))]
-    found += [
-        Finding(
-            "queues", "warn", _in_words(count),
-            f"is a worker serving it? `pgtasks worker MODULE --queue {count['queue']}`, "
-            "or more of them",
-        ) for count in old
-    ]  # fmt: skip
-    foreign = [count["queue"] for count in at.counts if count["due"] is None]
-    if foreign:
-        text = f"not usable by pgtasks, for its name or its tables: {', '.join(foreign)}"
-        found.append(Finding("queues", "warn", text))
-    return [finding for finding in found if finding.text]
+    none = [Finding("queues", "ok", "none yet; workers create those of their tasks")]
+    return [_of_queue(count) for count in at.counts] or none
+
+
+def _of_queue(count: dict[str, Any]) -> Finding:
+    queue = count["queue"]
+    if count["due"] is None:
+        text = f"{queue}: pgtasks cannot use it, for its name or because its tables are gone"
+        return Finding("queues", "warn", text, "leave it to the program that made it")
+    if (count["oldest_due_seconds"] or 0.0) <= OLD_SECONDS:
+        return Finding("queues", "ok", _in_words(count))
+    step = f"is a worker serving it? `pgtasks worker MODULE --queue {queue}`, or more of them"
+    return Finding("queues", "warn", _in_words(count), step)
 
 
 def _in_words(count: dict[str, Any]) -> str:
@@ -302,7 +298,7 @@ async def unknown_tasks(at: Patient) -> Sequence[Finding]:
     store, found = at.session.store, []
     known = [name for task in default_registry for name in (task.name, *task.aliases)]
     for count in at.counts:
-        if not is_queue_name(count["queue"]) or count["due"] is None:
+        if count["due"] is None:
             continue
         rows = await store.task_names(count["queue"], MOST_TASKS)
         found += [_unknown(count["queue"], row, known) for row in rows if row["task"] not in known]
@@ -317,7 +313,7 @@ def _unknown(queue: str, row: Any, known: list[str]) -> Finding:
     if row["task"] is None:
         text = f"queue {queue}: {what} of another program, that name no task"
         return Finding("unknown", "warn", text, "workers archive them as undecodable")
-    text = f"queue {queue}: {what} of the task {row['task']!r}, which is not registered"
+    text = f"queue {queue}: {what} of the task {row['task'][:200]!r}, which is not registered"
     near = nearest(row["task"], known)
     step = f'did it become {near}? @task(aliases=["{row["task"]}"]) keeps the old name; else '
     step = (step if near else "") + "name the module that has it, or deploy it"

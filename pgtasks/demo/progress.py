@@ -11,7 +11,7 @@ import attrs
 PIPED_SECONDS = 1.0
 LIVE_SECONDS = 0.05
 BAR = 24
-LEAST_FOR_BAR = 72
+LEAST_FOR_BAR = 60
 
 
 @attrs.define
@@ -32,25 +32,30 @@ class Progress:
         self.clear()
         print(text, file=self.stream, flush=True)
 
-    def show(self, text: str) -> None:
-        """Show how far it is: in place of the last time, or at most once a second."""
-        if not self.is_live:
-            if monotonic() - self._said_at >= PIPED_SECONDS:
-                self._said_at = monotonic()
-                self.say(text)
-            return
-        # The last column stays free: a terminal would go on to the next line after it.
-        if monotonic() - self._said_at < LIVE_SECONDS:
+    def show(self, text: str, drawn: str = "") -> None:
+        """Show how far it is; what is drawn stands before it where there is room.
+
+        On a terminal it takes the place of the last time; elsewhere it is said once a second.
+        """
+        pause = LIVE_SECONDS if self.is_live else PIPED_SECONDS
+        if monotonic() - self._said_at < pause:
             return
         self._said_at = monotonic()
-        text = text[: max(1, width(self.stream) - 1)]
-        print(f"\r{text:{self._shown}}", end="", file=self.stream, flush=True)
-        self._shown = len(text)
+        if not self.is_live:
+            print(text, file=self.stream, flush=True)
+            return
+        columns = width(self.stream)
+        line = f"{drawn} {text}" if drawn and columns >= LEAST_FOR_BAR else text
+        # The last column stays free: a terminal would go on to the next line after it.
+        line = line[: columns - 1]
+        print(f"\r{line:{min(self._shown, columns - 1)}}", end="", file=self.stream, flush=True)
+        self._shown = len(line)
 
     def clear(self) -> None:
         """Take away the line that changes."""
         if self._shown:
-            print(f"\r{'':{self._shown}}\r", end="", file=self.stream, flush=True)
+            blank = " " * min(self._shown, width(self.stream) - 1)
+            print(f"\r{blank}\r", end="", file=self.stream, flush=True)
             self._shown = 0
 
 

@@ -21,7 +21,7 @@ from pgtasks.connection import Connection, Line, is_transient
 from pgtasks.database import Database, open_database
 from pgtasks.demo import estate
 from pgtasks.demo.files import Found, find_files, to_name
-from pgtasks.demo.progress import Progress, describe, width
+from pgtasks.demo.progress import Progress, bar, describe, width
 from pgtasks.demo.statement import statement
 from pgtasks.demo.summary import Summary
 from pgtasks.demo.tasks import QUEUE, measure
@@ -166,7 +166,8 @@ class Demo:
         while True:
             worker.check()
             now = await self._call(_progress)
-            self._progress.show(describe(now["ended"], now["given_up"], total))
+            text = describe(now["ended"], now["given_up"], total)
+            self._progress.show(text, bar(now["ended"], total))
             if now["waiting"] == 0 and now["ended"] >= wanted:
                 return
             await anyio.sleep(poll_seconds)

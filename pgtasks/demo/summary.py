@@ -71,7 +71,8 @@ class Summary:
         if messages["retried"]:
             yield f"    of them   {messages['retried']:>10,} after a failed attempt and a retry"
         if messages["redelivered"]:
-            yield f"    of all    {messages['redelivered']:>10,} once more, as a process had died"
+            again = f"{messages['redelivered']:>10,} delivered again: their process had died"
+            yield f"    and       {again}"
         yield f"  given up    {messages['given_up']:>10,}"
         for row in self.given_up:
             yield _cut(
@@ -93,8 +94,8 @@ class Summary:
     def _speed(self) -> Iterator[str]:
         rate, latency = self.rate, self.latency
         if rate["seconds"]:
-            per_second = rate["messages"] / rate["seconds"]
-            yield f"  in bulk     {per_second:>10,.0f} messages a second, each with its own commit"
+            per_second = f"{rate['messages'] / rate['seconds']:>10,.0f}"
+            yield f"  in bulk     {per_second} messages a second, each in a commit of its own"
         if latency["messages"]:
             yield (
                 f"  one by one  {latency['picked_up']:>10,.1f} ms until picked up,"

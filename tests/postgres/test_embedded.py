@@ -65,6 +65,10 @@ def no_server(data: Path) -> None:
     assert pid is None or not is_running(pid), f"server {pid} still runs in {data}"
 
 
+def assert_ended(pid: int) -> None:
+    assert not is_running(pid)
+
+
 def start(project: Path) -> embedded.Server:
     return embedded.start(project, durable=False)
 
@@ -125,8 +129,7 @@ def test_starts_attaches_and_stops(project: Path) -> None:
     first.close()  # idempotent: must not drop the second's reference
     assert query(second) == 1
     second.close()
-    eventually(lambda: no_server(first.data_folder))
-    assert not is_running(pid)
+    eventually(lambda: assert_ended(pid))
     eventually(lambda: assert_gone(socket_folder_of(first)))
 
 
@@ -219,8 +222,7 @@ def test_killing_every_holder_leaves_no_server(
         pid = pid_of(server)
     for holder in holders:
         holder.kill()
-    eventually(lambda: no_server(server.data_folder))
-    assert not is_running(pid)
+    eventually(lambda: assert_ended(pid))
 
 
 def test_a_starter_killed_half_way_leaves_no_server(
@@ -288,11 +290,14 @@ from pgtasks.embedded import lock, postmaster
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # orphans become our children, and we never wait
 server = embedded.start(Path(sys.argv[1]), durable=False)
 pid = postmaster.recorded_pid(server.data_folder)
-stat = Path(f"/proc/{pid}/stat").read_text()
-os.kill(int(stat.rpartition(")")[2].split()[1]), signal.SIGKILL)  # the reaper, its parent
+state_and_parent = lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+reaper = int(state_and_parent()[1])
+os.kill(reaper, signal.SIGKILL)
+while state_and_parent()[1] != str(os.getpid()):
+    pass
 os.kill(pid, signal.SIGKILL)
 again = embedded.start(Path(sys.argv[1]), durable=False)
-state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+state = state_and_parent()[0]
 print(again.url, state, flush=True)
 sys.stdin.read()
 """
@@ -338,10 +343,6 @@ def test_a_deleted_home_means_a_new_server(project: Path) -> None:
     eventually(lambda: assert_ended(pid))
     assert query(again) == 1
     again.close()
-
-
-def assert_ended(pid: int) -> None:
-    assert not is_running(pid)
 
 
 def test_ctrl_c_in_a_terminal_does_not_reach_the_server(

@@ -1,0 +1,122 @@
+"""Recovery: frees what a dead worker process held, and finds out what killed it."""
+
+import signal
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import partial
+from time import monotonic
+
+import asyncpg
+import attrs
+
+from pgtasks import settlement
+from pgtasks.board import Entry
+from pgtasks.config import DatabaseConfig
+from pgtasks.connection import Connection, Line
+from pgtasks.errors import DatabaseError
+from pgtasks.events import Events
+from pgtasks.lease import leased
+from pgtasks.settlement import Run, describe_error
+from pgtasks.store import Store
+
+log = Events("pgtasks.recovery")
+
+MAX_CRASHES_ALONE = 2
+"""With the first one, in company, three: then a message is given up as crashed."""
+PROOF_LEASE = timedelta(seconds=30)
+"""How long a proven suspect is held for the next child, which extends it at once."""
+
+_FAILURES = (DatabaseError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+@attrs.define(eq=False)
+class Recovery:
+    """What is to be done in the database after a worker process died.
+
+    Nothing here is ever needed for a message to run again: leases that could not be freed run out.
+    """
+
+    _database: DatabaseConfig
+    _line: Line = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._line = Line(self._database, "supervisor")
+
+    async def close(self) -> None:
+        """Give the connection back."""
+        await self._line.close()
+
+    async def give_back(self, entries: Sequence[Entry]) -> None:
+        """Make messages due at once that were held and did no harm."""
+        by_queue: dict[str, list[Entry]] = defaultdict(list)
+        for entry in sorted(entries, key=lambda entry: entry.message_id):
+            by_queue[entry.queue].append(entry)
+        for queue, held in by_queue.items():
+            try:
+                await self._line.call(partial(_give_back, queue=queue, held=held))
+            except _FAILURES as error:
+                log.warning(
+                    "leases of a dead process run out by themselves",
+                    queue=queue,
+                    messages=len(held),
+                    error=describe_error(error),
+                )
+
+    async def prove(self, suspects: Sequence[Entry], code: int) -> list[Entry]:
+        """Count a crash against what ran alone; return what is to be tried alone once more."""
+        again = []
+        for entry in suspects:
+            try:
+                if await self._line.call(partial(_count_crash, entry=entry, code=code)):
+                    again.append(entry)
+            except _FAILURES as error:
+                log.warning(
+                    "a crash could not be counted",
+                    queue=entry.queue,
+                    message=entry.message_id,
+                    error=describe_error(error),
+                )
+        return again
+
+
+def cause_of_death(code: int) -> str:
+    """Say in words what an exit code means.
+
+    Example:
+        >>> cause_of_death(-11)
+        'killed by SIGSEGV'
+    """
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+async def _give_back(on: Connection, queue: str, held: Sequence[Entry]) -> None:
+    ids = [entry.message_id for entry in held]
+    await Store(on).give_back(queue, ids, [entry.delivery for entry in held])
+    await Store(on).notify(queue)
+
+
+async def _count_crash(on: Connection, entry: Entry, code: int) -> bool:
+    """Count a crash; tell whether the message may be tried once more."""
+    row = await Store(on).count_crash(entry.queue, entry.message_id, entry.delivery, PROOF_LEASE)
+    if row is None:
+        return False
+    message = leased(entry.queue, row, monotonic(), PROOF_LEASE).message
+    if message.state.crashes < MAX_CRASHES_ALONE:
+        return True
+    cause = cause_of_death(code)
+    reason = f"alone in its process, it ended it each time; the last was {cause}"
+    ended = settlement.crashed(message, reason, Run(0.0, "supervisor"))
+    await Store(on).archive(entry.queue, [entry.message_id], [entry.delivery], [ended.state])
+    log.error(
+        "message crashes its process, archived",
+        queue=entry.queue,
+        message=entry.message_id,
+        cause=cause,
+    )
+    return False
