@@ -3,6 +3,7 @@
 from pgtasks.client import Client, connect, current_client
 from pgtasks.config import Config
 from pgtasks.context import Context, current_message
+from pgtasks.decorator import task
 from pgtasks.errors import (
     ArgumentError,
     ConfigError,
@@ -26,7 +27,7 @@ from pgtasks.message import Handle
 from pgtasks.outcome import Discard, RetryLater, Snooze
 from pgtasks.registry import Registry, lifespan
 from pgtasks.retry import Retry
-from pgtasks.task import NamedTask, Task, task
+from pgtasks.task import NamedTask, Task
 from pgtasks.worker import Worker
 
 __version__ = "0.1.0"

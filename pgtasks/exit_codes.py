@@ -7,6 +7,7 @@ FAILED = 1
 USAGE = 2
 """The command line or the configuration is wrong; nothing was done."""
 UNSETTLED = 3
-"""A worker stopped, but could not settle or give back all it held: those leases run out."""
+"""A worker stopped, but not all of it by itself: tasks that would not end were ended with their
+process, or what was held could be neither settled nor given back."""
 KILLED = 130
 """A third signal ended it at once."""

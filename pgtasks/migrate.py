@@ -100,7 +100,14 @@ def _recorded(step: Migration) -> str:
 
 async def _missing(connection: Connection) -> list[Migration]:
     facts = await Store(connection).server_facts()
-    applied = await Store(connection).applied_migrations() if facts["is_installed"] else []
+    try:
+        applied = await Store(connection).applied_migrations() if facts["is_installed"] else []
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise SchemaError(
+            f"the role {facts['role']!r} may not use the pgtasks schema: {error}\n"
+            f"As its owner: GRANT USAGE ON SCHEMA pgtasks, pgmq TO {facts['role']}; and the "
+            "rights on their tables that the role needs."
+        ) from error
     known = migrations()
     if newer := [version for version in applied if version > known[-1].version]:
         raise SchemaError(

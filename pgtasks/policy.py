@@ -34,6 +34,10 @@ def _check_action(_: object, attribute: "attrs.Attribute[Any]", value: object) -
         raise TaskDefinitionError(f'{attribute.name} is "delete" or "archive", not {value!r}')
 
 
+def _check_retries(_: object, __: object, value: Any) -> None:
+    Retry.of(value, Retry())
+
+
 def _to_timeout(value: Delay | _Unset | None) -> timedelta | _Unset | None:
     if value is None or isinstance(value, _Unset):
         return value
@@ -60,7 +64,7 @@ class TaskSettings:
     queue: str | None = attrs.field(
         default=None, validator=attrs.validators.optional(lambda *a: check_queue_name(a[2]))
     )
-    retries: Retries | None = None
+    retries: Retries | None = attrs.field(default=None, validator=_check_retries)
     timeout: timedelta | _Unset | None = attrs.field(default=UNSET, converter=_to_timeout)
     lease: timedelta | None = attrs.field(default=None, converter=_to_lease)
     on_success: Action | None = attrs.field(default=None, validator=_check_action)

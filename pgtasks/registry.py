@@ -3,14 +3,12 @@
 import difflib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import attrs
 
 from pgtasks.errors import DuplicateTaskError, TaskDefinitionError, UnknownTaskError
-
-if TYPE_CHECKING:
-    from pgtasks.task import Task
+from pgtasks.task import Task
 
 Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
 L = TypeVar("L", bound=Lifespan)
@@ -24,10 +22,10 @@ class Registry:
     one of your own to keep two sets of tasks apart in one process.
     """
 
-    _tasks: dict[str, "Task[Any, Any]"] = attrs.field(factory=dict, init=False)
+    _tasks: dict[str, Task[Any, Any]] = attrs.field(factory=dict, init=False)
     _lifespan: Lifespan | None = attrs.field(default=None, init=False)
 
-    def add(self, task: "Task[Any, Any]") -> None:
+    def add(self, task: Task[Any, Any]) -> None:
         """Register a task under its name and aliases.
 
         Raises:
@@ -44,11 +42,11 @@ class Registry:
         for name in (task.name, *task.aliases):
             self._tasks[name] = task
 
-    def get(self, name: str) -> "Task[Any, Any] | None":
+    def get(self, name: str) -> Task[Any, Any] | None:
         """Return the task of this name or alias, or None."""
         return self._tasks.get(name)
 
-    def resolve(self, name: str) -> "Task[Any, Any]":
+    def resolve(self, name: str) -> Task[Any, Any]:
         """Return the task of this name or alias.
 
         Raises:
@@ -61,7 +59,7 @@ class Registry:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UnknownTaskError(f"no task is named {name!r}{hint}")
 
-    def __iter__(self) -> Iterator["Task[Any, Any]"]:
+    def __iter__(self) -> Iterator[Task[Any, Any]]:
         return iter({task.name: task for task in self._tasks.values()}.values())
 
     def __len__(self) -> int:
@@ -93,7 +91,7 @@ class Registry:
         return self._lifespan
 
 
-def _place(task: "Task[Any, Any]") -> str:
+def _place(task: Task[Any, Any]) -> str:
     code = getattr(task.fn, "__code__", None)
     where = f" ({code.co_filename}:{code.co_firstlineno})" if code is not None else ""
     return f"{task.fn.__module__}.{task.fn.__qualname__}{where}"

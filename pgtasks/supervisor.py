@@ -9,8 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from time import monotonic
 
 import anyio
@@ -83,6 +83,7 @@ class Supervisor:
     _quarantines: anyio.Semaphore = attrs.field(
         factory=lambda: anyio.Semaphore(QUARANTINES), init=False
     )
+    _spawning: anyio.Lock = attrs.field(factory=anyio.Lock, init=False)
     _group: TaskGroup = attrs.field(init=False)
 
     @property
@@ -188,20 +189,28 @@ class Supervisor:
             SOCKET_VARIABLE: str(theirs.fileno()),
             BOARD_VARIABLE: str(board.fd),
         }
-        # A signal between its start and its first line would end it unheard: it begins with
-        # them blocked, and unblocks them when it listens.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        try:
-            process = await anyio.open_process(
-                [sys.executable, "-m", "pgtasks.child"],
-                stdin=subprocess.DEVNULL, stdout=None, stderr=None, env=environment,
-                pass_fds=(theirs.fileno(), board.fd),
-            )  # fmt: skip
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            theirs.close()
+        with closing(theirs):
+            process = await self._spawn(environment, (theirs.fileno(), board.fd))
         ours.sendall(to_line(self._assignment(alone)))
         return _Child(process, board, ours)
+
+    async def _spawn(self, environment: Mapping[str, str], fds: tuple[int, ...]) -> Process:
+        # A signal between its start and its first line would end it unheard: it begins with
+        # them blocked, and unblocks them when it listens. One at a time: of two that overlap, one
+        # would start with the other's signals unblocked.
+        async with self._spawning:
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+            try:
+                return await anyio.open_process(
+                    [sys.executable, "-m", "pgtasks.child"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=None,
+                    stderr=None,
+                    env=environment,
+                    pass_fds=fds,
+                )
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def _assignment(self, alone: Sequence[Entry]) -> Assignment:
         server = self._database.server

@@ -20,10 +20,14 @@ class Watermark:
     all of them (10,000 messages a second fell to 1,460 after 100,000 messages). Starting where
     the last claims were keeps it flat. What becomes visible behind the mark - late commits, rows
     another client had locked, foreign rows dated back - is found by a full look every two seconds.
+    The mark lags behind the claims by half a second at least: what was sent before a claim, and
+    committed after it, is seen by the next one.
     """
 
     _mark: datetime = BEGINNING
     _next_mark: datetime = BEGINNING
+    """How far the claims had come when the mark was moved last."""
+    _newest: datetime = BEGINNING
     _moved_at: float = attrs.field(factory=monotonic)
     _full_look_at: float = 0.0
 
@@ -41,7 +45,7 @@ class Watermark:
 
     def passed(self, due_at: datetime) -> None:
         """Note that everything due before this moment was claimed."""
-        self._next_mark = max(self._next_mark, due_at)
         now = monotonic()
         if now - self._moved_at >= LAG_SECONDS:
-            self._mark, self._next_mark, self._moved_at = self._next_mark, due_at, now
+            self._mark, self._next_mark, self._moved_at = self._next_mark, self._newest, now
+        self._newest = max(self._newest, due_at)

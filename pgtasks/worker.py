@@ -110,11 +110,16 @@ class Worker:
         self._orders.cancel.set()
 
     async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as block:
-            group = await block.enter_async_context(anyio.create_task_group())
-            await group.start(self.run)
-            block.push_async_exit(self._wind_down)
-            self._block = block.pop_all()
+        try:
+            async with AsyncExitStack() as block:
+                group = await block.enter_async_context(anyio.create_task_group())
+                await group.start(self.run)
+                block.push_async_exit(self._wind_down)
+                self._block = block.pop_all()
+        except BaseExceptionGroup as errors:
+            # What kept it from starting, as `run` raised it, not what the task group made of it.
+            [error] = errors.exceptions
+            raise error from None
         return self
 
     async def __aexit__(

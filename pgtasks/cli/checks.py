@@ -139,8 +139,9 @@ def settings(loaded: Loaded) -> Iterator[Finding]:
     if loaded.environment:
         place += f", environment {loaded.environment}"
     yield Finding("settings", "ok", f"project folder {place}")
-    for text in loaded.warnings:
-        yield Finding("settings", "warn", text)
+    for warning in loaded.warnings:
+        text, _, step = warning.partition("; ")
+        yield Finding("settings", "warn", text, step or None)
 
 
 def importing(modules: Sequence[str]) -> Finding:

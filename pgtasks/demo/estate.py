@@ -53,10 +53,12 @@ async def create(database: Database) -> None:
     Raises:
         SchemaError: this role may not, or somebody else's schema has the demo's name.
     """
-    async with _connection(database) as connection, connection.transaction():
-        await _check_ours(connection)
-        await connection.execute(statement("drop"))
-        await connection.execute(statement("create"))
+    # Shielded, so that an interrupted demo knows whether there is something to drop.
+    with anyio.CancelScope(shield=True):
+        async with _connection(database) as connection, connection.transaction():
+            await _check_ours(connection)
+            await connection.execute(statement("drop"))
+            await connection.execute(statement("create"))
 
 
 async def drop(database: Database) -> None:

@@ -105,8 +105,8 @@ class Demo:
             facts = await estate.prepare(database, self._loaded)
             async with estate.only_demo(database):
                 self._line = Line(database.config, "demo")
+                await estate.create(database)
                 try:
-                    await estate.create(database)
                     self._progress.say(f"database  {_server(database, facts)}")
                     yield database
                 finally:
@@ -208,8 +208,8 @@ def _server(database: Database, facts: asyncpg.Record) -> str:
 
 
 def _passed_over(found: Found) -> str:
-    counts = {"binary files": found.binary, "folders that cannot be read": found.unreadable_folders}
-    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    counts = {"binary files": found.binary, "unreadable folders": found.unreadable_folders}
+    return ", ".join(f"{what}: {count:,}" for what, count in counts.items() if count)
 
 
 def _calls(paths: Sequence[Path]) -> list[dict[str, Any]]:

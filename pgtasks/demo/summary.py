@@ -70,9 +70,6 @@ class Summary:
         yield f"  done        {messages['done']:>10,}"
         if messages["retried"]:
             yield f"    of them   {messages['retried']:>10,} after a failed attempt and a retry"
-        if messages["redelivered"]:
-            again = f"{messages['redelivered']:>10,} delivered again: their process had died"
-            yield f"    and       {again}"
         yield f"  given up    {messages['given_up']:>10,}"
         for row in self.given_up:
             yield _cut(

@@ -60,7 +60,9 @@ class WorkerProcess:
             return
         self.log.seek(0)
         said = self.log.read().decode(errors="replace").splitlines()[-LAST_LINES:]
-        raise PgtasksError("\n  ".join([f"the worker ended early, with code {code}:", *said]))
+        raise PgtasksError(
+            "\n  ".join([f"the worker ended too early, with exit code {code}", *said])
+        )
 
     async def stop(self) -> None:
         """Let it end what it runs, and wait for that, even while everything is cancelled."""

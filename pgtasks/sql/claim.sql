@@ -15,8 +15,6 @@ SET vt = clock_timestamp() + $2::interval,
     read_ct = least(message.read_ct, 2147483646) + 1
 FROM due
 WHERE message.ctid = due.place
--- A foreign row may be dated before Christ or never: no client could read such a moment.
 RETURNING message.msg_id, message.read_ct,
-    greatest(least(message.enqueued_at, '9999-12-31Z'), 'epoch') AS enqueued_at,
-    greatest(due.due_at, 'epoch') AS due_at,
+    pgtasks.clamped(message.enqueued_at) AS enqueued_at, pgtasks.clamped(due.due_at) AS due_at,
     message.message::text, message.headers::text

@@ -4,6 +4,6 @@ UPDATE {q} AS message
 SET vt = clock_timestamp() + $3::interval,
     headers = pgtasks.with_one_more(message.headers, 'crashes')
 WHERE message.msg_id = $1 AND message.read_ct = $2
-RETURNING message.msg_id, message.read_ct, 
-    greatest(least(message.enqueued_at, '9999-12-31Z'), 'epoch') AS enqueued_at, now() AS due_at,
+RETURNING message.msg_id, message.read_ct,
+    pgtasks.clamped(message.enqueued_at) AS enqueued_at, now() AS due_at,
     message.message::text, message.headers::text

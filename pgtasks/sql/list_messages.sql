@@ -1,8 +1,10 @@
 -- Up to $1 messages of the queue, the next due first, from the task named $2 when one is named.
-SELECT msg_id, read_ct, enqueued_at, last_read_at, vt, vt <= clock_timestamp() AS is_due,
+SELECT msg_id, read_ct, pgtasks.clamped(enqueued_at) AS enqueued_at,
+    pgtasks.clamped(last_read_at) AS last_read_at, pgtasks.clamped(vt) AS vt,
+    vt <= clock_timestamp() AS is_due,
     left(message::text, 2000) AS message, left(headers::text, 20000) AS headers,
     message #>> '{metadata,worker_name}' AS task, message #>> '{metadata,id}' AS id
 FROM {q}
 WHERE $2::text IS NULL OR message #>> '{metadata,worker_name}' = $2
-ORDER BY vt, msg_id
+ORDER BY {q}.vt, msg_id
 LIMIT $1

@@ -5,5 +5,9 @@ SELECT current_setting('server_version') AS version,
     pg_is_in_recovery() AS is_standby,
     current_setting('transaction_read_only') = 'on' AS is_read_only,
     clock_timestamp() AS clock,
-    to_regclass('pgtasks.migration') IS NOT NULL AS is_installed,
+    -- Not to_regclass: it refuses a role without rights on the schema.
+    EXISTS (
+        SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+        WHERE nspname = 'pgtasks' AND relname = 'migration'
+    ) AS is_installed,
     has_database_privilege(current_database(), 'CREATE') AS may_create

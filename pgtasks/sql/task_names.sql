@@ -1,5 +1,7 @@
--- The task names in the queue, with how many messages name each and since when the oldest waits.
-SELECT message #>> '{metadata,worker_name}' AS task, count(*) AS messages, min(enqueued_at) AS oldest
+-- The $1 most frequent task names in the queue, with how many messages name each and since when
+-- the oldest waits.
+SELECT message #>> '{metadata,worker_name}' AS task, count(*) AS messages,
+    pgtasks.clamped(min(enqueued_at)) AS oldest
 FROM {q}
 GROUP BY 1
 ORDER BY 2 DESC

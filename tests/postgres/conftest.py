@@ -1,17 +1,52 @@
 """What the tests on a real server share."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
 
 import asyncpg
 import attrs
 import pytest
 from postgres.rows import Rows, seconds
 
-from pgtasks import Client, Config, Registry, connect
+from pgtasks import Client, Config, Registry, connect, migrate
 from pgtasks.config import DatabaseConfig, QueueFetchConfig, TaskConfig, WorkerConfig
 from pgtasks.store import Store
+
+
+WIPE = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid();
+DROP SCHEMA IF EXISTS pgtasks, pgmq, app CASCADE;
+"""
+
+
+@pytest.fixture(scope="session")
+def kept_database_url(server_url: str) -> Iterator[str]:
+    """One database for all tests of this process: to create one takes longer than most tests."""
+    name = f"kept_{uuid4().hex[:12]}"
+    asyncio.run(_execute(server_url, f"CREATE DATABASE {name}"))
+    yield urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
+    asyncio.run(_execute(server_url, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def database_url(kept_database_url: str) -> str:
+    """The address of a database with a fresh schema in it, and nobody connected."""
+    asyncio.run(_execute(kept_database_url, WIPE))
+    asyncio.run(_execute(kept_database_url, migrate.script()))
+    return kept_database_url
+
+
+async def _execute(url: str, statements: str) -> None:
+    connection = await asyncpg.connect(url, timeout=30)
+    try:
+        await connection.execute(statements, timeout=60)
+    finally:
+        await connection.close()
 
 
 @pytest.fixture

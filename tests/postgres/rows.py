@@ -10,7 +10,6 @@ import attrs
 from eventually import eventually_async
 from pgtasks.message import new_id
 
-Connection = asyncpg.Connection  # generic for the type checker only
 DEFAULT = "default"
 
 
@@ -38,8 +37,9 @@ class Rows:
     async def all(self, queue: str = DEFAULT) -> list[asyncpg.Record]:
         """What waits or is leased, with the seconds until it is due."""
         return await self.connection.fetch(
-            "SELECT *, headers::text AS headers_text, CASE WHEN isfinite(vt) THEN "
-            "extract(epoch FROM vt - clock_timestamp())::float8 END AS due_in "
+            "SELECT msg_id, read_ct, enqueued_at::text, last_read_at, message, headers, CASE WHEN "
+            "vt > '1900-01-01' AND vt < '3000-01-01' THEN vt END AS vt, CASE WHEN isfinite(vt) "
+            "THEN extract(epoch FROM vt - clock_timestamp())::float8 END AS due_in "
             f'FROM pgmq."q_{queue}" ORDER BY msg_id'
         )
 
@@ -53,6 +53,11 @@ class Rows:
         """Our part of the headers of what was archived, by message."""
         rows = await self.connection.fetch(f'SELECT msg_id, headers FROM pgmq."a_{queue}"')
         return {row["msg_id"]: json.loads(row["headers"])["pgtasks"] for row in rows}
+
+    async def archived_ids(self, queue: str = DEFAULT) -> list[int]:
+        """The messages in the archive."""
+        rows = await self.connection.fetch(f'SELECT msg_id FROM pgmq."a_{queue}" ORDER BY 1')
+        return [row[0] for row in rows]
 
     async def state(self, message_id: int, queue: str = DEFAULT) -> dict[str, Any]:
         """Our part of the headers of what waits or is leased."""

@@ -1,12 +1,14 @@
 """The command line without a database: parsing, settings, errors, what is printed and how."""
 
 import json
+import logging
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -157,7 +159,7 @@ def test_a_worker_without_modules_says_the_next_step(capsys: pytest.CaptureFixtu
 
 
 @pytest.fixture
-def supervised(monkeypatch: pytest.MonkeyPatch) -> list[Supervisor]:
+def supervised(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Supervisor]]:
     """The supervisors that would have run."""
     made: list[Supervisor] = []
 
@@ -166,7 +168,10 @@ def supervised(monkeypatch: pytest.MonkeyPatch) -> list[Supervisor]:
         return exit_codes.UNSETTLED
 
     monkeypatch.setattr(Supervisor, "run", run)
-    return made
+    logger = logging.getLogger("pgtasks")
+    before = logger.handlers, logger.level, logger.propagate
+    yield made
+    logger.handlers, logger.level, logger.propagate = before
 
 
 def test_worker_hands_its_flags_to_the_supervisor(supervised: list[Supervisor]) -> None:
@@ -580,8 +585,8 @@ def row(**more: object) -> Any:
     body = {"args": {"x": 1}, "metadata": {"id": id_, "worker_name": "t"}}
     return {
         "place": "queue", "msg_id": 1, "read_ct": 0, "enqueued_at": NOW, "last_read_at": None,
-        "vt": NOW, "archived_at": None, "is_due": False, "message": json.dumps(body), "headers": None,
-        "task": "t", "id": id_, "outcome": None,
+        "vt": NOW, "archived_at": None, "is_due": False, "outcome": None, "task": "t", "id": id_,
+        "message": json.dumps(body), "headers": None,
     } | more  # fmt: skip
 
 

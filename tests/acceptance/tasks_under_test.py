@@ -1,0 +1,91 @@
+"""The tasks that the worker processes of these tests run."""
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+import time
+
+from acceptance.history import record
+
+from pgtasks import current_message, task
+
+
+@task
+async def quick(key: str) -> None:
+    record("start", key, current_message().attempt)
+    record("end", key)
+
+
+@task
+async def slow(key: str, seconds: float) -> None:
+    record("start", key, current_message().attempt)
+    try:
+        await asyncio.sleep(seconds)
+    except asyncio.CancelledError:
+        record("cancelled", key)
+        raise
+    record("end", key)
+
+
+@task
+def in_thread(key: str, seconds: float) -> None:
+    record("start", key)
+    time.sleep(seconds)
+    record("end", key)
+
+
+@task
+async def blocking(key: str, seconds: float) -> None:
+    """Holds up the event loop of its worker, which an async function must not do."""
+    record("start", key)
+    time.sleep(seconds)  # noqa: ASYNC251 - the mistake under test
+    record("end", key)
+
+
+@task
+async def swallows_cancellation(key: str, seconds: float) -> None:
+    record("start", key)
+    until, swallowed = time.monotonic() + seconds, 0
+    while time.monotonic() < until:
+        try:
+            await asyncio.sleep(0.05)
+        except asyncio.CancelledError:
+            swallowed += 1
+            if swallowed == 1:  # it is cancelled again and again
+                record("swallowed", key)
+    record("end", key)
+
+
+@task
+async def dies(key: str, how: str) -> None:
+    """Takes its process down, a moment after it started, so that its neighbours run as well."""
+    record("start", key, current_message().attempt)
+    await asyncio.sleep(0.3)
+    match how:
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "segfault":
+            ctypes.string_at(0)
+        case "os._exit":
+            os._exit(0)
+        case "sys.exit":
+            sys.exit()
+        case "KeyboardInterrupt":
+            raise KeyboardInterrupt
+    record("end", key)
+
+
+@task
+def dies_in_thread(key: str, how: str) -> None:
+    record("start", key)
+    if how == "sys.exit":
+        sys.exit()
+    raise KeyboardInterrupt
+
+
+@task
+async def takes_a_number(key: str, number: int) -> None:
+    record("start", key)
+    record("end", f"{key}{number + 1 - number - 1 or ''}")

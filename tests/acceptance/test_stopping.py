@@ -1,0 +1,243 @@
+"""Workers that are told to stop: what runs may end, what does not is given back."""
+
+import os
+import signal
+import time
+
+import pytest
+from acceptance.conftest import StartWorker
+from acceptance.history import History
+from acceptance.tables import Tables
+from acceptance.tasks_under_test import in_thread, quick, slow, swallows_cancellation
+from acceptance.worker_process import WorkerProcess
+from eventually import eventually
+
+from pgtasks import Client, exit_codes
+
+ENDING_SECONDS = 3.0 + 1.5
+"""How long after its grace, or after a second signal, a worker may need to be gone: three seconds,
+and some for a busy machine."""
+APART_SECONDS = 0.3
+"""Signals that follow within a fifth of a second are one: see the supervisor."""
+
+
+def started(history: History, count: int) -> None:
+    """Wait until so many messages have been started."""
+
+    def enough() -> None:
+        assert len(history.starts()) >= count
+
+    eventually(enough)
+
+
+def ended_within(worker: WorkerProcess, seconds: float) -> int:
+    """Wait for the worker's end, and make sure nothing of it is left; gives its exit code."""
+    code = worker.wait(seconds)
+    assert not worker.leftovers()
+    assert "Traceback" not in worker.text(), worker.text()
+    return code
+
+
+async def test_sigterm_lets_running_tasks_end_and_gives_the_rest_back(
+    start_worker: StartWorker, client: Client, tables: Tables, history: History
+) -> None:
+    """Eight of a second run to their end; of thousands behind them none is run or kept."""
+    worker = start_worker("--concurrency", "8").wait_until_ready()
+    # With these the worker learns that slots are quick, and claims ahead of them.
+    await quick.defer_many([(f"warm-{n}",) for n in range(400)])
+    await tables.drained()
+    async with client.pool.acquire() as on, on.transaction():
+        await slow.options(connection=on).defer_many([(f"slow-{n}", 1.0) for n in range(8)])
+        await quick.options(connection=on).defer_many([(f"rest-{n}",) for n in range(3000)])
+    started(history, 408)
+
+    signalled_at = time.monotonic()
+    worker.signal()
+
+    assert ended_within(worker, 1 + ENDING_SECONDS) == exit_codes.OK
+    assert time.monotonic() - signalled_at < 1 + 1.5
+    assert {f"slow-{n}" for n in range(8)} <= history.keys("end")
+    assert not [key for key in history.starts() if key.startswith("rest-")]
+    waiting = await tables.waiting()
+    assert len(waiting) == 3000
+    assert all(row.is_due for row in waiting)
+    claimed = [row for row in waiting if row.delivery]
+    assert claimed, "nothing was claimed ahead: this test has lost its point"
+    assert {(row.delivery, row.state["releases"]) for row in claimed} == {(1, 1)}
+    assert not history.duplicates()
+
+
+async def test_sigterm_gives_a_task_back_that_outlasts_the_grace(
+    start_worker: StartWorker, client: Client, tables: Tables, history: History
+) -> None:
+    worker = start_worker("--grace", "1s").wait_until_ready()
+    await slow.defer("long", 60.0)
+    started(history, 1)
+
+    worker.signal()
+
+    assert ended_within(worker, 1 + ENDING_SECONDS) == exit_codes.OK
+    assert history.keys("cancelled") == {"long"}
+    [row] = await tables.waiting()
+    assert row.is_due
+    assert row.state == {"releases": 1}
+
+
+async def test_sigterm_ends_a_thread_that_outlasts_the_grace_with_its_process(
+    start_worker: StartWorker, client: Client, tables: Tables, history: History
+) -> None:
+    """A thread cannot be ended: the message is free only when its process is gone."""
+    worker = start_worker("--grace", "1s").wait_until_ready()
+    await in_thread.defer("long", 60.0)
+    started(history, 1)
+
+    worker.signal()
+    code = ended_within(worker, 1 + ENDING_SECONDS)
+
+    assert not history.keys("end")
+    [row] = await tables.waiting()
+    assert row.is_due
+    assert row.state == {"releases": 1}
+    assert code == exit_codes.UNSETTLED
+
+
+async def test_sigterm_ends_a_task_that_will_not_be_cancelled(
+    start_worker: StartWorker, client: Client, tables: Tables, history: History
+) -> None:
+    worker = start_worker("--grace", "1s").wait_until_ready()
+    await swallows_cancellation.defer("deaf", 60.0)
+    started(history, 1)
+
+    worker.signal()
+    code = ended_within(worker, 1 + ENDING_SECONDS)
+
+    assert history.keys("swallowed") == {"deaf"}
+    [row] = await tables.waiting()
+    assert row.is_due
+    assert row.state == {"releases": 1}
+    assert code == exit_codes.UNSETTLED
+
+
+async def test_second_sigterm_cancels_at_once(
+    start_worker: StartWorker, client: Client, tables: Tables, history: History
+) -> None:
+    worker = start_worker("--grace", "60s").wait_until_ready()
+    await slow.defer("long", 60.0)
+    started(history, 1)
+
+    worker.signal()
+    time.sleep(APART_SECONDS)
+    worker.signal()
+
+    assert ended_within(worker, ENDING_SECONDS) == exit_codes.OK
+    assert history.keys("cancelled") == {"long"}
+    [row] = await tables.waiting()
+    assert row.is_due
+    assert row.state == {"releases": 1}
+
+
+async def test_third_sigterm_ends_at_once(
+    start_worker: StartWorker, client: Client, tables: Tables, history: History
+) -> None:
+    worker = start_worker("--grace", "60s").wait_until_ready()
+    await swallows_cancellation.defer("deaf", 60.0)
+    started(history, 1)
+
+    for _ in range(3):
+        worker.signal()
+        time.sleep(APART_SECONDS)
+
+    assert ended_within(worker, 2) == exit_codes.KILLED
+    [row] = await tables.waiting()
+    assert row.is_due
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_signal_to_the_whole_process_group_counts_once(
+    number: signal.Signals,
+    start_worker: StartWorker,
+    client: Client,
+    tables: Tables,
+    history: History,
+) -> None:
+    """Ctrl-C, a closed terminal and some init systems signal supervisor and children alike."""
+    worker = start_worker("--processes", "2").wait_until_ready(2)
+    await slow.defer("running", 1.0)
+    started(history, 1)
+
+    worker.signal_group(number)
+
+    assert ended_within(worker, 1 + ENDING_SECONDS) == exit_codes.OK
+    assert history.keys("end") == {"running"}
+    await tables.is_empty()
+
+
+async def test_twenty_sigterms_in_a_tenth_of_a_second_are_one(
+    start_worker: StartWorker, client: Client, tables: Tables, history: History
+) -> None:
+    """Whatever started it may pass a signal on that it got from the terminal already."""
+    worker = start_worker().wait_until_ready()
+    await slow.defer("running", 1.0)
+    started(history, 1)
+
+    for _ in range(20):
+        worker.signal()
+        time.sleep(0.005)
+
+    assert ended_within(worker, 1 + ENDING_SECONDS) == exit_codes.OK
+    assert history.keys("end") == {"running"}
+    await tables.is_empty()
+
+
+async def test_sigterm_at_any_moment_of_the_start_leaves_nothing_behind(
+    start_worker: StartWorker, client: Client, tables: Tables, history: History
+) -> None:
+    """Before its handlers are set the signal ends it as it would any program."""
+    await slow.defer_many([(f"m{n}", 0.05) for n in range(200)])
+    for delay_seconds in (0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9, 1.2):
+        worker = start_worker("--concurrency", "2")
+        time.sleep(delay_seconds)
+        worker.signal()
+
+        code = ended_within(worker, 1 + ENDING_SECONDS)
+
+        assert code in {exit_codes.OK, -signal.SIGTERM}, worker.text()
+        waiting = await tables.waiting()
+        assert all(row.is_due for row in waiting), f"{delay_seconds}: {waiting[:5]}"
+    assert not history.duplicates()
+
+
+async def test_sigterm_to_a_child_lets_its_tasks_end_and_another_takes_its_place(
+    start_worker: StartWorker, client: Client, tables: Tables, history: History
+) -> None:
+    worker = start_worker().wait_until_ready()
+    await slow.defer("running", 1.0)
+    started(history, 1)
+    [child] = worker.children()
+
+    os.kill(child, signal.SIGTERM)
+    worker.wait_for("worker ready", times=2)
+    await quick.defer("after")
+    await tables.drained()
+
+    assert worker.children() != [child]
+    assert history.starts() == {"running": 1, "after": 1}
+    assert worker.stop() == exit_codes.OK
+
+
+async def test_rolling_restart_runs_every_message_once(
+    start_worker: StartWorker, client: Client, tables: Tables, history: History
+) -> None:
+    """The new worker is up while the old one drains."""
+    old = start_worker("--concurrency", "4").wait_until_ready()
+    handles = await slow.defer_many([(f"m{n}", 0.02) for n in range(300)])
+    started(history, 50)
+    new = start_worker("--concurrency", "4").wait_until_ready()
+    old.signal()
+
+    assert ended_within(old, ENDING_SECONDS) == exit_codes.OK
+    await tables.drained()
+
+    await tables.all_done_once(handle.message_id for handle in handles)
+    assert not history.duplicates()
+    assert new.stop() == exit_codes.OK
