@@ -5,7 +5,7 @@ import os
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import anyio
 import anyio.from_thread
@@ -13,7 +13,7 @@ import asyncpg
 import attrs
 
 from pgtasks import layers
-from pgtasks.config import Config
+from pgtasks.config import Config, DatabaseConfig
 from pgtasks.connection import CALL_SECONDS, Pool, is_transient, open_pool, unreachable
 from pgtasks.database import Database, given, open_database
 from pgtasks.errors import DatabaseUnreachable, NotConnectedError, SchemaError
@@ -181,7 +181,20 @@ class Client:
         except Exception as error:
             if not is_transient(error):
                 raise
-            raise _unsure(self, error) from error
+            raise self._unsure(error) from error
+
+    def _unsure(self, error: Exception) -> DatabaseUnreachable:
+        if isinstance(error, DatabaseUnreachable):
+            return error
+        return DatabaseUnreachable(
+            f"{unreachable(self._address, error)}\n"
+            "The connection failed while messages were being stored: unless it failed before they "
+            "were sent, they may be there. Deferring again may store them twice."
+        )
+
+    @property
+    def _address(self) -> DatabaseConfig:
+        return self.config.database if self._database is None else self._database.config
 
     async def _store(self, call: Call, on: Executor) -> list[Handle]:
         ids = [new_id() for _ in call.args]
@@ -227,7 +240,7 @@ async def _store_many(
     store: Store, call: Call, bodies: Sequence[str], *, notify: bool
 ) -> list[int]:
     stored: list[int] = []
-    async with _transaction(store.on):
+    async with cast("Any", store.on).transaction():
         for start in range(0, len(bodies), CHUNK):
             chunk = bodies[start : start + CHUNK]
             stored += await store.send_many(call.queue, chunk, call.headers, call.delay, call.at)
@@ -236,24 +249,9 @@ async def _store_many(
     return stored
 
 
-def _transaction(on: Any) -> Any:
-    return on.transaction()
-
-
 async def _within(use: Callable[[Executor], Awaitable[T]], on: Any) -> T:
     with anyio.fail_after(12 * CALL_SECONDS):
         return await use(on)
-
-
-def _unsure(client: Client, error: BaseException) -> BaseException:
-    if isinstance(error, DatabaseUnreachable):
-        return error
-    assert client._database is not None  # noqa: S101, SLF001
-    reason = unreachable(client._database.config, error)  # noqa: SLF001
-    return DatabaseUnreachable(
-        f"{reason}\nThe connection failed while messages were being stored: unless it failed "
-        "before they were sent, they may be there. Deferring again may store them twice."
-    )
 
 
 def connect(url: str | None = None, config: Config | None = None) -> Client:

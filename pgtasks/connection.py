@@ -7,7 +7,8 @@ import anyio
 import asyncpg
 import attrs
 
-from pgtasks.config import DatabaseConfig, masked_url
+from pgtasks.config import DatabaseConfig
+from pgtasks.database_url import masked_url
 from pgtasks.errors import DatabaseUnreachable
 
 if TYPE_CHECKING:  # generic for the type checker only

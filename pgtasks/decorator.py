@@ -8,10 +8,11 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 import attrs
 
+from pgtasks.config import Ending
 from pgtasks.context import Context
 from pgtasks.errors import TaskDefinitionError
 from pgtasks.outcome import Delay
-from pgtasks.policy import UNSET, Action, Retries, TaskSettings, _Unset
+from pgtasks.policy import UNSET, Retries, TaskSettings, _Unset
 from pgtasks.registry import Registry, default_registry
 from pgtasks.signature import Signature
 from pgtasks.task import Task
@@ -33,8 +34,8 @@ def task(
     retries: Retries | None = None,
     timeout: Delay | _Unset | None = UNSET,
     lease: Delay | None = None,
-    on_success: Action | None = None,
-    on_failure: Action | None = None,
+    on_success: Ending | None = None,
+    on_failure: Ending | None = None,
     durable: bool | None = None,
     registry: Registry | None = None,
 ) -> "TaskDecorator": ...
@@ -81,8 +82,8 @@ class TaskDecorator:
     retries: Retries | None = None
     timeout: Delay | _Unset | None = UNSET
     lease: Delay | None = None
-    on_success: Action | None = None
-    on_failure: Action | None = None
+    on_success: Ending | None = None
+    on_failure: Ending | None = None
     durable: bool | None = None
     registry: Registry | None = None
 

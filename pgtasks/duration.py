@@ -32,17 +32,16 @@ _SECONDS: Final = re.compile(rf"(-?)({_NUMBER})")
 _PARTS: Final = re.compile(
     r"(-?)(?=[0-9])" + "".join(rf"(?:({_NUMBER}){unit})?" for unit in _MICROSECONDS)
 )
-_FORMS: Final = 'write seconds as a number, or e.g. "250ms", "30s", "5m", "1h", "1d"'
+_LIMIT: Final = LONGEST // timedelta(microseconds=1)
 
 
-def parse_duration(value: object, *, allow_negative: bool = False) -> timedelta:
+def parse_duration(value: object) -> timedelta:
     """Read a duration: seconds as a number, a text such as "1h30m", or a timedelta.
 
     Whole microseconds are kept; a finer part is rounded.
 
     Args:
         value: an int, float, str or timedelta; never a bool.
-        allow_negative: whether "-5s" is welcome.
 
     Raises:
         ConfigError: when it is none of these, not finite, negative or longer than `LONGEST`.
@@ -51,18 +50,17 @@ def parse_duration(value: object, *, allow_negative: bool = False) -> timedelta:
         >>> parse_duration("1h30m")
         datetime.timedelta(seconds=5400)
     """
-    microseconds = _microseconds(value)
-    text = shown(value)
-    if microseconds is None:
-        raise ConfigError(f"{text} is not a duration; {_advice(value, allow_negative)}")
-    if microseconds < 0 and not allow_negative:
-        raise ConfigError(f"{text} is negative; {_advice(-microseconds, allow_negative)}")
-    limit = LONGEST // timedelta(microseconds=1)
-    if abs(microseconds) > limit:
-        raise ConfigError(f'{text} is too long; write at most "{format_duration(LONGEST)}"')
-    whole = int(microseconds.to_integral_value())
-    if whole == 0 and microseconds != 0:
-        raise ConfigError(f'{text} is shorter than a microsecond; write 0 or e.g. "1us"')
+    length = _microseconds(value)
+    if length is None:
+        raise ConfigError(f"{shown(value)} is not a duration; {_advice(value)}")
+    if length < 0:
+        raise ConfigError(f"{shown(value)} is negative; {_advice(value)}")
+    if length > _LIMIT:
+        most = format_duration(LONGEST)
+        raise ConfigError(f'{shown(value)} is too long; write at most "{most}"')
+    whole = int(length.to_integral_value())
+    if whole == 0 and length != 0:
+        raise ConfigError(f'{shown(value)} is shorter than a microsecond; write 0 or e.g. "1us"')
     return timedelta(microseconds=whole)
 
 
@@ -127,17 +125,12 @@ def _from_text(text: str) -> Decimal | None:
     return -size if match[1] else size
 
 
-def _advice(value: object, allow_negative: bool) -> str:
+def _advice(value: object) -> str:
     """The nearest valid form of what was probably meant, or all the forms."""
-    microseconds = value if isinstance(value, Decimal) else None
-    if isinstance(value, str) and len(value) <= 64:
-        microseconds = _from_text(_tidied(value))
-    if microseconds is None or (microseconds < 0 and not allow_negative):
-        return _FORMS
-    limit = LONGEST // timedelta(microseconds=1)
-    if abs(microseconds) > limit or microseconds != microseconds.to_integral_value():
-        return _FORMS
-    return f'write "{format_duration(timedelta(microseconds=int(microseconds)))}"'
+    length = _microseconds(_tidied(value) if isinstance(value, str) else value)
+    if length is None or abs(length) > _LIMIT or length != length.to_integral_value():
+        return 'write seconds as a number, or e.g. "250ms", "30s", "5m", "1h", "1d"'
+    return f'write "{format_duration(timedelta(microseconds=abs(int(length))))}"'
 
 
 def _tidied(text: str) -> str:

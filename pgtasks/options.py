@@ -7,11 +7,12 @@ from typing import Any, Self
 import attrs
 
 from pgtasks.client import Call, current_client
+from pgtasks.config import Ending
 from pgtasks.duration import parse_duration
 from pgtasks.errors import ArgumentError
 from pgtasks.message import write_state
 from pgtasks.outcome import Delay
-from pgtasks.policy import UNSET, Action, TaskSettings, _Unset
+from pgtasks.policy import UNSET, TaskSettings, _Unset
 from pgtasks.store import Executor
 
 
@@ -35,8 +36,8 @@ class Options:
         connection: Executor | None,
         retries: int | None = None,
         timeout: Delay | _Unset | None = UNSET,
-        on_success: Action | None = None,
-        on_failure: Action | None = None,
+        on_success: Ending | None = None,
+        on_failure: Ending | None = None,
     ) -> Self:
         """Return these options with others in place of some.
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import attrs
 
-from pgtasks.config import TaskConfig
+from pgtasks.config import Ending, TaskConfig
 from pgtasks.duration import format_duration, parse_duration
 from pgtasks.errors import TaskDefinitionError
 from pgtasks.outcome import Delay
@@ -15,7 +15,6 @@ from pgtasks.retry import Policy as RetryPolicy
 from pgtasks.retry import Retry
 
 Retries: TypeAlias = int | Retry | Callable[[int, BaseException], Delay | None]
-Action = Literal["delete", "archive"]
 SHORTEST_LEASE = timedelta(milliseconds=500)
 
 
@@ -67,8 +66,8 @@ class TaskSettings:
     retries: Retries | None = attrs.field(default=None, validator=_check_retries)
     timeout: timedelta | _Unset | None = attrs.field(default=UNSET, converter=_to_timeout)
     lease: timedelta | None = attrs.field(default=None, converter=_to_lease)
-    on_success: Action | None = attrs.field(default=None, validator=_check_action)
-    on_failure: Action | None = attrs.field(default=None, validator=_check_action)
+    on_success: Ending | None = attrs.field(default=None, validator=_check_action)
+    on_failure: Ending | None = attrs.field(default=None, validator=_check_action)
     durable: bool | None = None
 
 
@@ -80,8 +79,8 @@ class Policy:
     retry: RetryPolicy
     timeout: timedelta | None
     lease: timedelta
-    on_success: Action
-    on_failure: Action
+    on_success: Ending
+    on_failure: Ending
     durable: bool
 
     @property

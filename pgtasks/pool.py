@@ -2,11 +2,10 @@
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
 import attrs
 
-Strategy = Literal["round-robin", "priority", "weighted"]
+from pgtasks.config import BalanceStrategy
 
 
 @attrs.frozen
@@ -15,7 +14,7 @@ class Pool:
 
     slots: int
     queues: tuple[str, ...]
-    strategy: Strategy = "round-robin"
+    strategy: BalanceStrategy = "round-robin"
     weights: Mapping[str, int] = attrs.field(factory=dict)
 
     def order(self) -> Callable[[], Sequence[str]]:

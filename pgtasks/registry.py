@@ -1,6 +1,5 @@
 """Registry: the tasks a program knows, by name."""
 
-import difflib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
@@ -8,6 +7,7 @@ from typing import Any, TypeVar
 import attrs
 
 from pgtasks.errors import DuplicateTaskError, TaskDefinitionError, UnknownTaskError
+from pgtasks.nearest import nearest
 from pgtasks.task import Task
 
 Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
@@ -55,8 +55,8 @@ class Registry:
         known = self._tasks.get(name)
         if known is not None:
             return known
-        near = difflib.get_close_matches(name, self._tasks, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        near = nearest(name, list(self._tasks))
+        hint = f"; did you mean {near!r}?" if near else ""
         raise UnknownTaskError(f"no task is named {name!r}{hint}")
 
     def __iter__(self) -> Iterator[Task[Any, Any]]:

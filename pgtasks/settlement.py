@@ -7,11 +7,12 @@ from typing import Any, Literal
 import attrs
 
 from pgtasks.codec import sanitize
-from pgtasks.logs import short_traceback
 from pgtasks.message import Message, State, write_state
 from pgtasks.outcome import Discard, RetryLater, Snooze
 from pgtasks.policy import Policy
 from pgtasks.retry import Retry
+from pgtasks.safe_text import text_of
+from pgtasks.short_traceback import short_traceback
 
 Outcome = Literal["done", "failed", "discarded", "undecodable", "crashed"]
 
@@ -129,11 +130,7 @@ def error_record(error: BaseException, attempt: int, worker: str) -> dict[str, A
 
 def describe_error(error: BaseException) -> str:
     """Return an error's type and text in one line, whatever its `__str__` does."""
-    try:
-        text = str(error)
-    except Exception as broken:  # noqa: BLE001 - user code
-        text = f"<its __str__ raised {type(broken).__name__}>"
-    name = type(error).__name__
+    text, name = text_of(error), type(error).__name__
     return f"{name}: {text}" if text else name
 
 

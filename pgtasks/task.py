@@ -8,12 +8,13 @@ import attrs
 
 from pgtasks.client import Call, current_client
 from pgtasks.codec import encode_plain
+from pgtasks.config import Ending
 from pgtasks.context import current_message
 from pgtasks.errors import ArgumentError
 from pgtasks.message import Handle
 from pgtasks.options import Options
 from pgtasks.outcome import Delay
-from pgtasks.policy import UNSET, Action, TaskSettings, _Unset
+from pgtasks.policy import UNSET, TaskSettings, _Unset
 from pgtasks.signature import Signature
 from pgtasks.store import Executor
 
@@ -97,8 +98,8 @@ class Task(Generic[P, R]):
         connection: Executor | None = None,
         retries: int | None = None,
         timeout: Delay | _Unset | None = UNSET,
-        on_success: Action | None = None,
-        on_failure: Action | None = None,
+        on_success: Ending | None = None,
+        on_failure: Ending | None = None,
     ) -> "Task[P, R]":
         """Return this task with other options for the messages deferred through it.
 

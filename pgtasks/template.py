@@ -1,10 +1,14 @@
 """What `pgtasks init` writes: a pgtasks.toml that explains itself, and a first tasks.py."""
 
+import json
 from collections.abc import Iterator
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
-from pgtasks.config import EXAMPLE_URL, Config, Field, fields
+from pgtasks.config_reference import NAME, Field, fields
+from pgtasks.database_url import EXAMPLE_URL
 from pgtasks.errors import ConfigError
 
 TASKS: Final = '''\
@@ -60,11 +64,8 @@ _HEAD: Final = """\
 # A variable wins over this file, as in PGTASKS__WORKER__CONCURRENCY=8, and a flag over both.
 # `pgtasks config show` says what is in force, and where it came from.
 """
-_SET: Final[dict[tuple[str, ...], Any]] = {("worker", "tasks"): ["tasks"]}
-_EXAMPLES: Final[dict[tuple[str, ...], Any]] = {
-    ("database", "url"): EXAMPLE_URL,
-    ("worker", "queues"): ["default", "emails"],
-}
+_SET: Final = {"worker.tasks": ["tasks"]}
+_EXAMPLES: Final = {"database.url": EXAMPLE_URL, "worker.queues": ["default", "emails"]}
 _EXAMPLE_QUEUE: Final = {"concurrency": 4, "weight": 2}
 
 
@@ -105,50 +106,34 @@ def write_project(folder: Path, *, force: bool = False) -> list[Path]:
 
 
 def _lines() -> Iterator[str]:
-    section: tuple[str, ...] = ()
-    for field in fields(Config):
-        if field.path[:-1] != section:
-            section = field.path[:-1]
-            yield from ("", *_header(section))
-        yield from _queue_key(field) if "<name>" in section else _key(field)
-
-
-def _header(section: tuple[str, ...]) -> list[str]:
-    name = ".".join(section)
-    if "<name>" not in section:
-        return [f"[{name}]"]
-    return [
-        "# One table for each queue that needs its own, for example:",
-        f"# [{name}]".replace("<name>", "emails"),
-    ]
+    for table, keys in groupby(fields(), attrgetter("table")):
+        yield ""
+        if NAME in table:
+            yield "# One table for each queue that needs its own, for example:"
+            yield f"# [{table.replace(NAME, 'emails')}]"
+            yield from (line for field in keys for line in _queue_key(field))
+        else:
+            yield f"[{table}]"
+            yield from (line for field in keys for line in _key(field))
 
 
 def _key(field: Field) -> Iterator[str]:
     """A sentence and the key; with "#" and no space, so that it is known from prose."""
     yield f"# {field.doc}"
-    name = field.path[-1]
-    if field.path in _EXAMPLES:
-        yield f"# For example: {name} = {_toml(_EXAMPLES[field.path])}"
-    if field.path in _SET:
-        yield f"{name} = {_toml(_SET[field.path])}"
+    if field.key in _EXAMPLES:
+        yield f"# For example: {_pair(field, _EXAMPLES[field.key])}"
+    if field.key in _SET:
+        yield _pair(field, _SET[field.key])
     else:
-        yield f"#{name} = {_toml(field.kind.plain(field.default))}"
+        yield f"#{_pair(field, field.kind.plain(field.default))}"
 
 
 def _queue_key(field: Field) -> Iterator[str]:
     """With "# " before each line: without it the whole example is TOML."""
     yield f"# # {field.doc}"
-    yield f"# {field.path[-1]} = {_toml(_EXAMPLE_QUEUE[field.path[-1]])}"
+    yield f"# {_pair(field, _EXAMPLE_QUEUE[field.name])}"
 
 
-def _toml(value: Any) -> str:
-    """A value as TOML; what stands in the list of settings needs no escapes."""
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case list():
-            return f"[{', '.join(map(_toml, value))}]"
-        case str():
-            return f'"{value}"'
-        case _:
-            return str(value)
+def _pair(field: Field, value: Any) -> str:
+    """A line of TOML, which writes the values in the list of settings as JSON does."""
+    return f"{field.name} = {json.dumps(value)}"

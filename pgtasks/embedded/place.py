@@ -111,18 +111,12 @@ class Place:
             os.close(lock.opened(path))
             self.account.own(path)
 
-    def make_socket_folder(self) -> None:
-        """Make the socket folder, or check that the one that is there is the account's alone."""
-        folder = self.socket_folder
-        try:
-            folder.mkdir(mode=0o700)
-            self.account.own(folder)
-        except FileExistsError:
-            self.check_socket_folder()
-
     def check_socket_folder(self) -> None:
         """Refuse a socket folder that another account made: it could be a server that lies."""
-        status = self.socket_folder.lstat()
+        try:
+            status = self.socket_folder.lstat()
+        except FileNotFoundError:
+            return  # the reaper makes it, and removes it
         if (
             not stat.S_ISDIR(status.st_mode)
             or status.st_uid != self.account.uid

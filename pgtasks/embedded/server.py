@@ -164,7 +164,7 @@ def _launch_or_watch(place: Place, found: Binaries, mark: int) -> int:
         _watch(place, mark)
         return _log_size(place)
     postmaster.clear_leftovers(place.data, place.socket)
-    place.make_socket_folder()
+    place.check_socket_folder()
     log_start = _trimmed_log_size(place)
     options = (
         *("-D", str(place.data), "-k", str(place.socket_folder), "-p", str(PORT)),

@@ -41,7 +41,7 @@ async def test_killed_child_is_replaced_and_what_it_ran_runs_again_at_once(
         "--processes", "2", "--concurrency", "2", environ={"PGTASKS__TASK__LEASE": "60s"}
     ).wait_until_ready(2)
     keys = [f"m{n}" for n in range(4)]
-    handles = await slow.defer_many([(key, 2.0) for key in keys])
+    handles = await slow.defer_many([(key, 1.0) for key in keys])
     started(history, 4)
     victim = history.of("m0")[0].pid
     its_keys = {event.key for event in history.events("start") if event.pid == victim}
@@ -72,7 +72,7 @@ async def test_killed_worker_loses_nothing(
 ) -> None:
     """Supervisor and children at once, as when a machine goes: leases run out, another takes over."""
     first = start_worker("--concurrency", "4").wait_until_ready()
-    keys = [f"m{n}" for n in range(40)]
+    keys = [f"m{n}" for n in range(12)]
     handles = await slow.defer_many([(key, 0.5) for key in keys])
     started(history, 6)
     first.end()
@@ -139,7 +139,7 @@ async def test_message_that_kills_its_process_is_archived_and_its_neighbours_are
     async with client.pool.acquire() as on, on.transaction():
         poison = await dies.options(connection=on).defer("poison", how)
         innocent = await slow.options(connection=on).defer_many(
-            [(f"innocent-{n}", 0.5) for n in range(7)]
+            [(f"innocent-{n}", 0.3) for n in range(7)]
         )
     await tables.drained(30)
 

@@ -23,7 +23,7 @@ from pgtasks.cli import main
 from pgtasks.cli.defer import read_arguments, read_moment
 from pgtasks.cli.failure import report
 from pgtasks.cli.message import read_id
-from pgtasks.cli.output import print_json, print_pairs, print_table, safe, span, when
+from pgtasks.cli.output import painted, print_json, print_pairs, print_table, safe, span, when
 from pgtasks.cli.rows import ended, known_of, waiting
 from pgtasks.cli.session import unknown_queue
 from pgtasks.errors import (
@@ -564,6 +564,16 @@ def test_moments_are_told_from_the_servers_clock() -> None:
     assert when(NOW - timedelta(minutes=5), NOW) == "5m ago"
     assert when(datetime.max, NOW) == "never"  # noqa: DTZ901 - the driver's infinity
     assert when(datetime.min, NOW) == "always"  # noqa: DTZ901
+
+
+def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert painted("fail") == "fail"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert painted("fail") == "\x1b[31mfail\x1b[0m"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert painted("fail") == "fail"
 
 
 def test_safe_text_keeps_its_lines() -> None:

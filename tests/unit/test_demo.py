@@ -3,6 +3,7 @@
 import io
 import itertools
 import os
+import re
 import tokenize
 from collections.abc import Callable
 from pathlib import Path
@@ -294,3 +295,12 @@ def test_the_tasks_stay_short() -> None:
     """They are what people read first."""
     source = Path(estate.__file__).with_name("tasks.py").read_text()
     assert source.count("\n") < 80
+
+
+def test_the_tutorial_shows_the_task_as_it_is() -> None:
+    tutorial = (Path(__file__).parents[2] / "docs" / "tutorial.md").read_text()
+    part = tutorial.split("## 2. What ran")[1].split("## 3.")[0]
+    shown_there = re.findall(r"```python\n(.*?)```", part, re.DOTALL)
+    source = Path(estate.__file__).with_name("tasks.py").read_text()
+    assert len(shown_there) > 3
+    assert [block for block in shown_there if block not in source] == []

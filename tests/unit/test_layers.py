@@ -2,10 +2,8 @@
 
 import json
 import re
-import stat
 import subprocess
 import sys
-import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -15,62 +13,20 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from project import Project
 
-from pgtasks.config import (
-    Choice,
-    Duration,
-    Field,
-    QueueConfig,
-    QueueName,
-    Several,
-    Switch,
-    Url,
-    Whole,
-    fields,
-)
+from pgtasks.config import QueueConfig
+from pgtasks.config_reference import Field, fields
 from pgtasks.errors import ConfigError
-from pgtasks.layers import (
-    Flag,
-    Loaded,
-    describe,
-    find_project_folder,
-    key_lines,
-    load,
-    set_value,
-)
+from pgtasks.layers import Flag, Loaded, describe, find_project_folder, load
+from pgtasks.setting_kind import Choice, Duration, QueueName, Several, Switch, Url, Whole
 
 URL = "postgresql://me@db/app"
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> "Project":
+def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
-
-
-class Project:
-    """A folder with configuration files."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def write(self, name: str, text: str, mode: int = 0o600) -> Path:
-        """Write one of its files."""
-        file = self.folder / name
-        file.write_text(text, "utf-8")
-        file.chmod(mode)
-        return file
-
-    def load(self, overrides: Mapping[str, object] | None = None, /, **environ: str) -> Loaded:
-        """Load what is in force here."""
-        return load(overrides, folder=self.folder, environ=environ)
-
-    def problems(
-        self, overrides: Mapping[str, object] | None = None, /, **environ: str
-    ) -> list[str]:
-        """Load, and expect mistakes: one a line."""
-        with pytest.raises(ConfigError) as caught:
-            self.load(overrides, **environ)
-        return str(caught.value).splitlines()
 
 
 # Layers
@@ -286,7 +242,7 @@ def test_all_mistakes_at_once_each_with_its_place(project: Project) -> None:
         ("worker.concurrency = { a = 1 }", "a table is not a whole number"),
         ("worker.concurrency = 2020-01-01", "a date is not a whole number"),
         ("worker.durable = 'true'", '"true" is neither true nor false'),
-        ("worker.queue-config = 3", "write one table a name, as in [worker.queue-config.emails]"),
+        ("worker.queue-config = 3", "not one value; write [worker.queue-config.emails] and keys"),
         ("worker.queue-config.a = 3", "worker.queue-config.a: this is a table, not one value"),
         ("worker.queue-config.A-b.weight = 3", "worker.queue-config: 'A-b' cannot be the name"),
         ("worker.queue-config.a.wait = 3", 'unknown key; did you mean "weight"?'),
@@ -307,7 +263,9 @@ def test_a_mistake_in_a_file(project: Project, text: str, says: str) -> None:
     [
         ("PGTASKS__WORKER__CONCURENCY", "did you mean PGTASKS__WORKER__CONCURRENCY?"),
         ("PGTASKS__worker__concurrency", "did you mean PGTASKS__WORKER__CONCURRENCY?"),
+        ("PGTASKS__WORKER__CONCURRENCYX", "did you mean PGTASKS__WORKER__CONCURRENCY?"),
         ("PGTASKS__WORKER", "unknown variable"),
+        ("PGTASKS__WORKER__QUEUE_CONFIG____WEIGHT", "unknown variable"),
         ("PGTASKS__", "unknown variable; `pgtasks config show` lists the keys"),
         (
             "PGTASKS__WORKER__QUEUE_CONFIG__EMAILS__WAIT",
@@ -563,245 +521,6 @@ def test_the_last_source_that_mentions_a_key_wins(
         assert origin.startswith("default" if winner is None else NAMES[winner]), path
         if winner is not None and winner < 3:
             assert loaded.origins[".".join(path)].line == list(sources[winner]).index(path) + 1
-
-
-# Lines
-
-
-DOCUMENT = """\
-# a comment with "quotes" and [brackets]
-top = 1
-dotted . "quoted.key" . 'third' = 2
-
-[worker] # trailing
-text = "not = a key # nor a comment \\" still"
-literal = 'C:\\dir'
-many = [
-    1, # ] not the end
-    "]", '''
-fake = 3
-''',
-    { inside = 1, deep = { deeper = 2 } },
-    [ [ 2 ], { other = [
-        3,
-    ] } ],
-]
-after_many = 1
-block = \"\"\"
-[fake]
-fake = 1 \\\"\"\" still inside
-two quotes end it \"\"\"\"\"
-after_block = 1
-inline = { a = 1, b.c = "x", "d e" = [1,
-2], f = {} }
-moment = 1979-05-27 07:32:00 # with a space
-empty = ""
-[ worker . "queue config" . sub ]
-x = 1
-[[list]]
-x = 1
-[[list]]
-x = 2
-y = 3
-[worker.last]
-"""
-
-
-def test_lines_of_a_document() -> None:
-    tomllib.loads(DOCUMENT)
-    expected = {
-        "top": 2,
-        "dotted": 3,
-        "dotted|quoted.key": 3,
-        "dotted|quoted.key|third": 3,
-        "worker": 5,
-        "worker|text": 6,
-        "worker|literal": 7,
-        "worker|many": 8,
-        "worker|many|inside": 13,
-        "worker|many|deep": 13,
-        "worker|many|deep|deeper": 13,
-        "worker|many|other": 14,
-        "worker|after_many": 18,
-        "worker|block": 19,
-        "worker|after_block": 23,
-        "worker|inline": 24,
-        "worker|inline|a": 24,
-        "worker|inline|b": 24,
-        "worker|inline|b|c": 24,
-        "worker|inline|d e": 24,
-        "worker|inline|f": 25,
-        "worker|moment": 26,
-        "worker|empty": 27,
-        "worker|queue config": 28,
-        "worker|queue config|sub": 28,
-        "worker|queue config|sub|x": 29,
-        "list": 30,
-        "list|x": 31,
-        "list|y": 34,
-        "worker|last": 35,
-    }
-    for text in (DOCUMENT, DOCUMENT.replace("\n", "\r\n")):
-        assert {"|".join(path): line for path, line in key_lines(text).items()} == expected
-
-
-def test_lines_of_nothing() -> None:
-    assert key_lines("") == {}
-    assert key_lines("\n# only a comment") == {}
-
-
-TRICKY_VALUES = [
-    "1",
-    "-1.5e3",
-    "true",
-    "1979-05-27 07:32:00",
-    '"a # b = [c]"',
-    "'\\'",
-    "''",
-    '""""""',
-    "'''\n[fake]\nkey = 1'''''",
-    '"""\n# key = 1\n\\"""x"\\\\""""',
-    '[\n1, # ]\n"]",\n]',
-    "[ [1,2],\n ['}'] ]",
-    "[]",
-    "{}",
-]
-KEYS = st.text(
-    st.characters(exclude_categories=["Cs"], exclude_characters="\x7f"), max_size=4
-) | st.sampled_from(["worker", "queue-fetch", "1", "a_b"])
-
-
-def _quoted(key: str) -> str:
-    return json.dumps(key, ensure_ascii=False)
-
-
-@st.composite
-def documents(draw: st.DrawFn) -> tuple[str, dict[tuple[str, ...], int]]:
-    """TOML in many spellings, and the line of each of its keys."""
-    text = ""
-    lines: dict[tuple[str, ...], int] = {}
-    for table in draw(st.lists(KEYS, unique=True, max_size=4)):
-        text += draw(st.sampled_from(["", "\n", "# [x]\n", " \t\n"]))
-        lines[(table,)] = text.count("\n") + 1
-        text += f"[ {_quoted(table)} ] # c\n"
-        for key in draw(st.lists(KEYS, unique=True, max_size=4)):
-            spelt = key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _quoted(key)
-            inner = draw(st.none() | KEYS)
-            line = text.count("\n") + 1
-            lines[(table, key)] = line
-            value = draw(st.sampled_from(TRICKY_VALUES))
-            if inner is None:
-                text += f"{spelt}={value}\n"
-                continue
-            lines[(table, key, inner)] = line
-            dotted = f"{spelt} . {_quoted(inner)} = {value} # c\n"
-            inline = f"{spelt} = {{ {_quoted(inner)} = {value} }}\n"
-            text += draw(st.sampled_from([dotted, inline]))
-    return text, lines
-
-
-@given(documents())
-def test_lines_of_any_document(document: tuple[str, dict[tuple[str, ...], int]]) -> None:
-    text, lines = document
-    tomllib.loads(text)
-    assert key_lines(text) == lines
-
-
-# Writing
-
-
-def test_set_value_keeps_everything_else(project: Project) -> None:
-    file = project.write(
-        "pgtasks.toml",
-        "# mine\n[worker] # here\nconcurrency = 2 # two\n\n[worker.queue-config.emails]\n"
-        "weight = 2\n\n[task]\nlease = '3s'\n",
-    )
-    set_value(file, "worker.concurrency", "8")
-    set_value(file, "worker.processes", "2")
-    set_value(file, "worker.queue-config.slow.concurrency", "4")
-    set_value(file, "worker.queue-fetch.notify", "no")
-    set_value(file, "worker.queues", "a, b")
-    set_value(file, "task.timeout", "none")
-    set_value(file, "task.delay", "90 s".replace(" ", ""))
-    text = file.read_text()
-    for kept in ["# mine", "[worker] # here", "concurrency = 8 # two", "lease = '3s'"]:
-        assert kept in text
-    config = project.load().config
-    assert (config.worker.concurrency, config.worker.processes) == (8, 2)
-    assert config.worker.queue_config == {
-        "emails": QueueConfig(weight=2),
-        "slow": QueueConfig(concurrency=4),
-    }
-    assert config.worker.queue_fetch.notify is False
-    assert config.worker.queues == ("a", "b")
-    assert (config.task.timeout, config.task.delay) == (None, timedelta(seconds=90))
-    assert config.task.lease == timedelta(seconds=3)
-
-
-@pytest.mark.parametrize("field", list(fields()), ids=lambda field: field.key)
-def test_set_value_writes_every_key(project: Project, field: Field) -> None:
-    file = project.folder / "pgtasks.toml"
-    key = field.key.replace("<name>", "emails")
-    text = field.kind.show(field.default) or "a.b"
-    set_value(file, key, text)
-    assert str(project.load().origins[key]).startswith("pgtasks.toml:")
-
-
-@pytest.mark.parametrize(
-    ("key", "text", "says"),
-    [
-        ("worker.concurency", "8", 'did you mean "concurrency"?'),
-        ("worker.concurrency", "eight", '"eight" is not a whole number'),
-        ("worker", "8", "this is a table"),
-        ("worker.queue-config.No.weight", "8", "'No' cannot be the name of a queue"),
-        ("", "8", "unknown key"),
-        ("task.lease", "", '"" is not a duration'),
-    ],
-)
-def test_set_value_refuses(project: Project, key: str, text: str, says: str) -> None:
-    file = project.write("pgtasks.toml", "# mine\n")
-    with pytest.raises(ConfigError) as caught:
-        set_value(file, key, text)
-    assert says in str(caught.value)
-    assert file.read_text() == "# mine\n"
-
-
-@pytest.mark.parametrize("text", ["worker = 5\n", "[[worker]]\na = 1\n", "[worker\n"])
-def test_set_value_leaves_a_broken_file_alone(project: Project, text: str) -> None:
-    file = project.write("pgtasks.toml", text)
-    with pytest.raises(ConfigError):
-        set_value(file, "worker.concurrency", "8")
-    assert file.read_text() == text
-    assert [one.name for one in project.folder.iterdir()] == ["pgtasks.toml"]
-
-
-def test_set_value_keeps_the_mode_and_hides_a_new_password(project: Project) -> None:
-    file = project.write("pgtasks.toml", "", 0o640)
-    set_value(file, "worker.concurrency", "8")
-    assert stat.S_IMODE(file.stat().st_mode) == 0o640
-    new = project.folder / "pgtasks.prod.toml"
-    set_value(new, "database.url", "postgresql://me:s3cret@db/app")
-    assert stat.S_IMODE(new.stat().st_mode) == 0o600
-
-
-def test_set_value_keeps_the_line_ends_of_windows(project: Project) -> None:
-    file = project.folder / "pgtasks.toml"
-    file.write_bytes(b"# mine\r\n[worker]\r\nconcurrency = 1\r\n")
-    set_value(file, "worker.concurrency", "8")
-    assert file.read_bytes() == b"# mine\r\n[worker]\r\nconcurrency = 8\r\n"
-
-
-def test_set_value_follows_a_link(project: Project) -> None:
-    file = project.write("real.toml", "")
-    (project.folder / "pgtasks.toml").symlink_to(file)
-    set_value(project.folder / "pgtasks.toml", "worker.concurrency", "8")
-    assert (project.folder / "pgtasks.toml").is_symlink()
-    assert "concurrency = 8" in file.read_text()
-
-
-def test_set_value_in_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be written: No such file"):
-        set_value(tmp_path / "no" / "pgtasks.toml", "worker.concurrency", "8")
 
 
 def test_reading_does_not_wait_for_tomlkit() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pgtasks.config import Config, WorkerConfig, fields
+from pgtasks.config import Config, WorkerConfig
+from pgtasks.config_reference import fields
 from pgtasks.errors import ConfigError
 from pgtasks.layers import load
 from pgtasks.template import TASKS, settings_text, write_project

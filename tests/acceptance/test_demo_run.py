@@ -29,6 +29,8 @@ class Demo:
 
     process: "subprocess.Popen[bytes]"
     output: Path
+    seen: set[int] = attrs.field(factory=set)
+    """The processes of its worker, as far as a test has looked: they may outlive it."""
 
     def text(self) -> str:
         """All it has printed so far."""
@@ -57,7 +59,9 @@ class Demo:
     def worker_processes(self) -> list[int]:
         """The worker's supervisor, and its children."""
         supervisors = children_of(self.process.pid)
-        return supervisors + [child for one in supervisors for child in children_of(one)]
+        found = supervisors + [child for one in supervisors for child in children_of(one)]
+        self.seen.update(found)
+        return found
 
 
 class Start:
@@ -88,7 +92,8 @@ def start(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     starting = Start(database_url, tmp_path_factory.mktemp("demo"))
     yield starting
     for demo in starting.started:
-        for pid in (*demo.worker_processes(), demo.process.pid):
+        demo.worker_processes()
+        for pid in {one.pid for one in running()} & {*demo.seen, demo.process.pid}:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         demo.process.wait(10)
@@ -105,7 +110,7 @@ def tree(tmp_path: Path) -> Path:
     shutil.rmtree(folder / "asyncio" / "__pycache__", ignore_errors=True)
     (folder / "long.py").write_text(LONG)
     (folder / "notes.txt").write_text("one\ntwo\n")
-    (folder / "bad.py").write_text("def broken(:\n")
+    (folder / "unfinished.py").write_text("def broken(:\n")
     (folder / "picture.png").write_bytes(b"\x89PNG\0")
     (folder / os.fsdecode(b"caf\xe9\n.py")).write_text("def drink(): pass\n")
     return folder
@@ -123,7 +128,7 @@ async def leftovers(connection: Connection) -> list[str]:
 
 def counted(tree: Path) -> tuple[int, int, int]:
     """The files that can be measured, their lines and their functions, by another way."""
-    sources = [path for path in tree.rglob("*.py") if path.name != "bad.py"]
+    sources = [path for path in tree.rglob("*.py") if path.name != "unfinished.py"]
     lines = sum(len(path.read_bytes().split(b"\n")) - 1 for path in (*sources, tree / "notes.txt"))
     functions = 0
     for path in sources:
@@ -149,8 +154,8 @@ async def test_its_numbers_are_those_of_the_files(
     assert "3,001 lines: longest_of_all in long.py:1" in demo.text()
     assert demo.number("done") == files
     assert demo.number("of them") == 5  # stumbled, and were retried
-    assert demo.number("given up") == 2  # bad.py, and the one the demo adds
-    assert re.search(r"^ +bad\.py: SyntaxError: ", demo.text(), re.MULTILINE)
+    assert demo.number("given up") == 2  # unfinished.py, and the one the demo adds
+    assert re.search(r"^ +unfinished\.py: SyntaxError: ", demo.text(), re.MULTILINE)
     assert re.search(r"^ +not_python\.py: SyntaxError: ", demo.text(), re.MULTILINE)
     assert "passed over: binary files: 1" in demo.text()
     total = files + 2
@@ -165,7 +170,7 @@ async def test_keep_leaves_all_to_look_at_until_the_next_demo(
 
     assert start("--folder", tree, "--processes", "1", "--keep").wait() == 0
 
-    row = await connection.fetchrow(
+    [row] = await connection.fetch(
         "SELECT count(*), sum(lines), sum(functions) FROM pgtasks_demo.file"
     )
     assert tuple(row) == (files, lines, functions)

@@ -1,0 +1,266 @@
+"""The database goes away in part or wholly, and comes back."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Literal
+
+import asyncpg
+import pytest
+from acceptance.conftest import SHORT, TASKS, StartWorker
+from acceptance.history import VARIABLE, History
+from acceptance.own_server import OwnServer
+from acceptance.tables import Tables
+from acceptance.tasks_under_test import quick, slow
+from acceptance.worker_process import WorkerProcess
+from eventually import eventually
+
+from pgtasks import Client, Config, connect, exit_codes
+from pgtasks.config import DatabaseConfig
+from pgtasks.errors import DatabaseUnreachable
+
+POLL_SECONDS = 1.0
+BACK_SECONDS = 5.0
+"""How long after the database is back the worker may need to run messages again."""
+LATE_SECONDS = 3.0
+AWAY_SECONDS = 6.0
+MOST_LINES = 40
+"""Three parts that try again, in ever longer pauses: no flood."""
+
+KINDS = ("scheduler", "settler", "keeper", "listener", "client", "supervisor")
+_END_ALL = """
+    SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = $1
+"""
+
+
+def started(history: History, count: int, *, within_seconds: float = 10) -> None:
+    """Wait until so many messages have been started."""
+
+    def enough() -> None:
+        assert len(history.starts()) >= count
+
+    eventually(enough, within_seconds=within_seconds)
+
+
+async def test_work_goes_on_whichever_connection_is_ended(
+    start_worker: StartWorker, tables: Tables, client: Client, history: History
+) -> None:
+    """Each kind, again and again, while messages are claimed, run, extended and settled."""
+    worker = start_worker("--concurrency", "4", environ={"PGTASKS__TASK__LEASE": "1s"})
+    worker.wait_until_ready()
+    long = await slow.defer_many([(f"long-{n}", 4.0) for n in range(2)])
+    short = await slow.defer_many([(f"short-{n}", 0.02) for n in range(250)])
+    started(history, 10)
+
+    ended = dict.fromkeys(KINDS, 0)
+    for _ in range(4):
+        for kind in KINDS:
+            if kind != "client":  # the worker's; ours, with which we defer, has the same name
+                ended[kind] += await tables.connection.fetchval(_END_ALL, f"pgtasks {kind}")
+            await asyncio.sleep(0.04)
+    await tables.drained(30)
+
+    assert all(ended[kind] for kind in ("scheduler", "settler", "keeper", "listener")), ended
+    await tables.all_done_once(handle.message_id for handle in (*long, *short))
+    assert not history.lost({f"long-{n}" for n in range(2)} | {f"short-{n}" for n in range(250)})
+    assert history.starts()["long-0"] == 1, "its lease was lost with the keeper's connection"
+    assert worker.stop() == exit_codes.OK
+
+
+async def test_it_listens_again_after_its_connection_was_ended(
+    start_worker: StartWorker, tables: Tables, client: Client, history: History
+) -> None:
+    """With a poll of half a minute, what is deferred later can only be found by listening."""
+    worker = start_worker(environ={"PGTASKS__WORKER__QUEUE_FETCH__EMPTY_DELAY": "30s"})
+    worker.wait_until_ready()
+    await quick.defer("before")
+    started(history, 1)
+    before = await _listeners(tables)
+
+    assert await tables.connection.fetchval(_END_ALL, "pgtasks listener") == 1
+    await _until_listening_anew(tables, before)
+    deferred_at = time.monotonic()
+    await quick.defer("after")
+    started(history, 2)
+
+    assert history.of("after")[0].at - deferred_at < 1.5
+
+
+async def _listeners(tables: Tables) -> set[int]:
+    rows = await tables.connection.fetch(
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
+        "AND application_name = 'pgtasks listener' AND state = 'idle' AND query LIKE 'LISTEN%'"
+    )
+    return {row["pid"] for row in rows}
+
+
+async def _until_listening_anew(tables: Tables, before: set[int]) -> None:
+    deadline = time.monotonic() + 10
+    while not await _listeners(tables) - before:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+# A server of its own
+
+
+@pytest.fixture
+def server() -> Iterator[OwnServer]:
+    with OwnServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def own_client(server: OwnServer) -> AsyncIterator[Client]:
+    config = Config(database=DatabaseConfig(url=server.url))
+    async with connect(config=config) as client:
+        yield client
+
+
+@pytest.fixture
+def own_worker(
+    server: OwnServer, history: History, tmp_path: Path
+) -> Iterator[WorkerProcess]:
+    """A worker on that server."""
+    settings = {**SHORT, "PGTASKS_DATABASE_URL": server.url, VARIABLE: str(history.path)}
+    arguments = (TASKS, "--concurrency", "4", "--log-format", "json")
+    worker = WorkerProcess.start(arguments, settings, tmp_path)
+    try:
+        yield worker.wait_until_ready()
+    finally:
+        worker.end()
+
+
+async def tables_of(server: OwnServer) -> Tables:
+    return Tables(await asyncpg.connect(server.url, timeout=10))
+
+
+@pytest.mark.parametrize("mode", ["immediate", "fast"])
+async def test_nothing_is_lost_when_postgres_restarts_under_load(
+    mode: Literal["immediate", "fast"],
+    server: OwnServer,
+    own_worker: WorkerProcess,
+    own_client: Client,
+    history: History,
+) -> None:
+    """Every message whose `defer` had returned is done once; what ran meanwhile may run twice."""
+    accepted: dict[str, int] = {}
+    enough = asyncio.Event()
+    deferring = asyncio.create_task(_defer_until(enough, accepted))
+    await _until_more_than(30, accepted)
+
+    stopped_at = time.monotonic()
+    await asyncio.to_thread(server.stop, mode)
+    await asyncio.to_thread(server.start)
+    back_at = time.monotonic()
+    await _until_more_than(len(accepted) + 30, accepted)
+    enough.set()
+    await deferring
+    last = list(accepted)[-1]
+    eventually(lambda: _ended(history, last), within_seconds=BACK_SECONDS + LATE_SECONDS)
+
+    recovered_at = min(e.at for e in history.events("end") if e.at > back_at)
+    assert recovered_at - back_at < BACK_SECONDS
+    async with _tables_of(server) as tables:
+        await tables.drained(15)
+        # The database may hold more: a `defer` that failed may have stored its message.
+        assert set(accepted.values()) <= {row.id for row in await tables.archived()}
+        assert set(await tables.outcomes()) == {"done"}
+    assert not history.lost(accepted)
+    _check_duplicates(history, stopped_at, back_at)
+    assert len(own_worker.lines("worker ready")) == 1, "its process was replaced"
+    assert own_worker.stop() == exit_codes.OK
+
+
+async def test_worker_waits_quietly_while_postgres_is_away(
+    server: OwnServer, own_worker: WorkerProcess, own_client: Client, history: History
+) -> None:
+    """It runs to their end what it had claimed, and settles it once it can."""
+    await slow.defer_many([(f"m{n}", 1.5) for n in range(4)])
+    started(history, 4)
+    said_before = len(own_worker.lines())
+
+    await asyncio.to_thread(server.stop, "fast")
+    await asyncio.sleep(AWAY_SECONDS)
+    said = own_worker.lines()[said_before:]
+    await asyncio.to_thread(server.start)
+    back_at = time.monotonic()
+    await _defer_once("after")
+    eventually(lambda: _ended(history, "after"), within_seconds=BACK_SECONDS + LATE_SECONDS)
+
+    assert said, "nobody is told"
+    assert len(said) < MOST_LINES, [line["event"] for line in said]
+    assert history.of("after")[0].at - back_at < BACK_SECONDS
+    async with _tables_of(server) as tables:
+        await tables.drained()
+    assert not history.lost({f"m{n}" for n in range(4)})
+    assert len(own_worker.lines("worker ready")) == 1, "its process was replaced"
+    assert "Traceback" not in own_worker.text(), own_worker.text()
+    assert own_worker.stop() == exit_codes.OK
+
+
+async def test_sigterm_while_postgres_is_away_ends_in_time(
+    server: OwnServer, own_worker: WorkerProcess, own_client: Client, history: History
+) -> None:
+    """What could not be settled runs out, and the exit code says so."""
+    await slow.defer("unsettled", 1.0)
+    started(history, 1)
+
+    await asyncio.to_thread(server.stop, "fast")
+    own_worker.signal()
+    code = own_worker.wait(5 + 3 + LATE_SECONDS)
+
+    assert code == exit_codes.UNSETTLED
+    assert not own_worker.leftovers()
+    assert "Traceback" not in own_worker.text(), own_worker.text()
+
+
+@asynccontextmanager
+async def _tables_of(server: OwnServer) -> AsyncIterator[Tables]:
+    connection = await asyncpg.connect(server.url, timeout=10)
+    try:
+        yield Tables(connection)
+    finally:
+        await connection.close()
+
+
+async def _defer_until(enough: asyncio.Event, accepted: dict[str, int]) -> None:
+    """Defer one after another; note what was accepted, and no more."""
+    number = 0
+    while not enough.is_set():
+        number += 1
+        with suppress(DatabaseUnreachable):  # then it may have been stored or not
+            handle = await slow.defer(f"m{number}", 0.02)
+            accepted[f"m{number}"] = handle.message_id
+        await asyncio.sleep(0.01)
+
+
+async def _defer_once(key: str) -> None:
+    """Defer, again if the first connections are found broken."""
+    for _ in range(20):
+        with suppress(DatabaseUnreachable):
+            await quick.defer(key)
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("the client did not recover")
+
+
+async def _until_more_than(count: int, accepted: dict[str, int]) -> None:
+    deadline = time.monotonic() + 15
+    while len(accepted) < count:
+        assert time.monotonic() < deadline, f"only {len(accepted)} were accepted"
+        await asyncio.sleep(0.02)
+
+
+def _ended(history: History, key: str) -> None:
+    assert key in history.keys("end")
+
+
+def _check_duplicates(history: History, stopped_at: float, back_at: float) -> None:
+    """Only what was running, or whose settlement did not reach the disk, was run again."""
+    for key in history.duplicates():
+        first = history.of(key)[0]
+        assert stopped_at - 2 < first.at < back_at, f"{key} was run twice without a reason"
