@@ -86,7 +86,9 @@ class Client:
         try:
             if self._owns_database:
                 await self._database.prepare(install=self._database.server is not None)
-            self._pool = await open_pool(self._database.config, "client")
+            # A worker's tasks may never ask for a connection.
+            least = self.config.database.min_connections if self._owns_database else 0
+            self._pool = await open_pool(self._database.config, "client", least=least)
         except BaseException:
             self._let_go()
             raise

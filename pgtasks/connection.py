@@ -9,7 +9,7 @@ import attrs
 
 from pgtasks.config import DatabaseConfig
 from pgtasks.database_url import masked_url
-from pgtasks.errors import DatabaseUnreachable
+from pgtasks.errors import DatabaseError, DatabaseUnreachable
 
 if TYPE_CHECKING:  # generic for the type checker only
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -35,6 +35,16 @@ WORKER_SETTINGS: Mapping[str, str] = {
     "enable_mergejoin": "off",
     "jit": "off",
 }
+
+FAILURES = (
+    DatabaseError,
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    # What asyncpg raises when a statement meets the server's last words on a connection.
+    asyncpg.InternalClientError,
+)
+"""All that a call of the database may raise."""
 
 # By SQLSTATE class or code, never by text: the text is translated on some servers.
 _TRANSIENT_CLASSES = ("08", "53", "57", "58")
@@ -68,19 +78,19 @@ async def open_connection(
                 statement_cache_size=0 if database.pgbouncer else 1000,
                 server_settings=_server_settings(database, purpose, settings or {}),
             )
-    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (*FAILURES, ValueError) as error:
         raise unreachable(database, error) from error
 
 
-async def open_pool(database: DatabaseConfig, purpose: str) -> Pool:
-    """Open the pool that users' own calls share.
+async def open_pool(database: DatabaseConfig, purpose: str, *, least: int) -> Pool:
+    """Open the pool that users' own calls share, with at least so many connections.
 
     Raises:
         DatabaseUnreachable: no connection could be opened in time.
     """
     pool = asyncpg.create_pool(
         database.url,
-        min_size=min(database.min_connections, database.max_connections),
+        min_size=least,
         max_size=database.max_connections,
         timeout=database.connect_timeout.total_seconds(),
         # Nothing of ours is left on a connection, so asyncpg's reset after every use, a round
@@ -92,7 +102,7 @@ async def open_pool(database: DatabaseConfig, purpose: str) -> Pool:
     try:
         with anyio.fail_after(database.connect_timeout.total_seconds()):
             return await pool
-    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (*FAILURES, ValueError) as error:
         pool.terminate()
         raise unreachable(database, error) from error
 
@@ -162,7 +172,7 @@ class Line:
         with anyio.CancelScope(shield=True):
             try:
                 await connection.close(timeout=1)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except FAILURES:
                 connection.terminate()
 
 

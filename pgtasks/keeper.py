@@ -6,7 +6,6 @@ So this thread has its own loop and its own connection.
 """
 
 import asyncio
-import logging
 import threading
 from collections import defaultdict
 from collections.abc import Callable
@@ -18,10 +17,10 @@ import asyncpg
 import attrs
 
 from pgtasks.config import DatabaseConfig
-from pgtasks.connection import CALL_SECONDS, WORKER_SETTINGS, Line, is_transient
+from pgtasks.connection import CALL_SECONDS, FAILURES, WORKER_SETTINGS, Line
 from pgtasks.events import Events
 from pgtasks.lease import Lease
-from pgtasks.settlement import describe_error
+from pgtasks.outage import Outage
 from pgtasks.store import Store
 
 log = Events("pgtasks.keeper")
@@ -40,6 +39,9 @@ class Keeper:
     _line: Line = attrs.field(init=False)
     _thread: threading.Thread | None = attrs.field(default=None, init=False)
     _stopping: threading.Event = attrs.field(factory=threading.Event, init=False)
+    _outage: Outage = attrs.field(
+        factory=lambda: Outage(log, "leases not extended, trying again"), init=False
+    )
     _loop: asyncio.AbstractEventLoop | None = attrs.field(default=None, init=False)
     _rouse: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
     _pause: float = attrs.field(default=LONGEST_PAUSE, init=False)
@@ -122,16 +124,10 @@ class Keeper:
                 ),
                 seconds=min(CALL_SECONDS, max(0.5, patience)),
             )
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
-            level = logging.WARNING if is_transient(error) else logging.ERROR
-            log.say(
-                level,
-                "leases not extended, trying again",
-                queue=queue,
-                leases=len(leases),
-                error=describe_error(error),
-            )
+        except FAILURES as error:
+            self._outage.report(error, queue=queue, leases=len(leases))
             return
+        self._outage.over()
         self._note(leases, rows, asked_at)
 
     def _note(self, leases: list[Lease], rows: list[asyncpg.Record], asked_at: float) -> None:

@@ -3,15 +3,13 @@
 import asyncio
 from collections.abc import Callable
 
-import asyncpg
 import attrs
 
 from pgtasks.backoff import Backoff
 from pgtasks.config import DatabaseConfig
-from pgtasks.connection import CALL_SECONDS, Connection, open_connection
-from pgtasks.errors import DatabaseError
+from pgtasks.connection import CALL_SECONDS, FAILURES, Connection, open_connection
 from pgtasks.events import Events
-from pgtasks.settlement import describe_error
+from pgtasks.outage import Outage
 
 log = Events("pgtasks.listener")
 
@@ -27,6 +25,9 @@ class Listener:
     _wake: Callable[[str | None], None]
     """Called with the queue to look at; with None after every (re)connect: look at all."""
     _longest_pause: float
+    _outage: Outage = attrs.field(
+        factory=lambda: Outage(log, "not listening, polling meanwhile"), init=False
+    )
     is_listening: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
 
     async def run(self) -> None:
@@ -35,14 +36,9 @@ class Listener:
         while True:
             try:
                 await self._listen(backoff)
-            except (DatabaseError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as e:
-                pause = backoff.next_seconds()
-                log.warning(
-                    "not listening, polling meanwhile",
-                    error=describe_error(e),
-                    again_in=f"{pause:.1f}s",
-                )
-                await asyncio.sleep(pause)
+            except FAILURES as error:
+                self._outage.report(error)
+                await asyncio.sleep(backoff.next_seconds())
 
     async def _listen(self, backoff: Backoff) -> None:
         connection = await open_connection(self._database, "listener")
@@ -52,6 +48,7 @@ class Listener:
             await connection.add_listener(CHANNEL, self._told)
             self.is_listening.set()
             backoff.reset()
+            self._outage.over()
             self._wake(None)  # what was sent while nobody listened
             await self._ping(connection, lost)
         finally:

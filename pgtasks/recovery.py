@@ -7,14 +7,12 @@ from datetime import timedelta
 from functools import partial
 from time import monotonic
 
-import asyncpg
 import attrs
 
 from pgtasks import settlement
 from pgtasks.board import Entry
 from pgtasks.config import DatabaseConfig
-from pgtasks.connection import Connection, Line
-from pgtasks.errors import DatabaseError
+from pgtasks.connection import FAILURES, Connection, Line
 from pgtasks.events import Events
 from pgtasks.lease import leased
 from pgtasks.settlement import Run, describe_error
@@ -26,8 +24,6 @@ MAX_CRASHES_ALONE = 2
 """With the first one, in company, three: then a message is given up as crashed."""
 PROOF_LEASE = timedelta(seconds=30)
 """How long a proven suspect is held for the next child, which extends it at once."""
-
-_FAILURES = (DatabaseError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 @attrs.define(eq=False)
@@ -55,7 +51,7 @@ class Recovery:
         for queue, held in by_queue.items():
             try:
                 await self._line.call(partial(_give_back, queue=queue, held=held))
-            except _FAILURES as error:
+            except FAILURES as error:
                 log.warning(
                     "leases of a dead process run out by themselves",
                     queue=queue,
@@ -70,7 +66,7 @@ class Recovery:
             try:
                 if await self._line.call(partial(_count_crash, entry=entry, code=code)):
                     again.append(entry)
-            except _FAILURES as error:
+            except FAILURES as error:
                 log.warning(
                     "a crash could not be counted",
                     queue=entry.queue,

@@ -5,27 +5,24 @@ task group costs 27 µs, handing it to one that waits a tenth of that.
 """
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from time import monotonic
 
 import anyio
-import asyncpg
 import attrs
 
 from pgtasks import settlement as settle
 from pgtasks.backoff import Backoff
 from pgtasks.board import Board
 from pgtasks.config import DatabaseConfig, QueueFetchConfig
-from pgtasks.connection import WORKER_SETTINGS, Line, is_transient
-from pgtasks.errors import DatabaseError
+from pgtasks.connection import FAILURES, WORKER_SETTINGS, Line
 from pgtasks.events import Events
 from pgtasks.keeper import Keeper
 from pgtasks.lease import Lease, leased
+from pgtasks.outage import Outage
 from pgtasks.pool import Pool
-from pgtasks.settlement import describe_error
 from pgtasks.settler import Settler
 from pgtasks.store import Record, Store
 from pgtasks.watermark import Watermark
@@ -74,6 +71,9 @@ class Scheduler:
     _stopping: bool = attrs.field(default=False, init=False)
     _wake: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
     _room: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+    _outage: Outage = attrs.field(
+        factory=lambda: Outage(log, "fetching failed, trying again"), init=False
+    )
     _average_seconds: float = attrs.field(default=60.0, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -127,10 +127,12 @@ class Scheduler:
                 for queue in order():
                     if room > 0 and self._looks[queue].at <= monotonic():
                         room -= await self._fetch(queue, room)
-            except (DatabaseError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as e:
-                await self._pause_after(e, backoff)
+            except FAILURES as error:
+                self._outage.report(error, queues=",".join(self.pool.queues))
+                await self._pause(backoff)
             else:
                 backoff.reset()
+                self._outage.over()
                 await self._rest()
 
     async def _fetch(self, queue: str, room: int) -> int:
@@ -180,16 +182,9 @@ class Scheduler:
             pass
         self._wake.clear()
 
-    async def _pause_after(self, error: Exception, backoff: Backoff) -> None:
+    async def _pause(self, backoff: Backoff) -> None:
+        """Wait after a failure, whoever calls meanwhile; then look at everything anew."""
         pause = backoff.next_seconds()
-        level = logging.WARNING if is_transient(error) else logging.ERROR
-        log.say(
-            level,
-            "fetching failed, trying again",
-            queues=",".join(self.pool.queues),
-            error=describe_error(error),
-            again_in=f"{pause:.1f}s",
-        )
         try:
             async with asyncio.timeout(pause):
                 while not self._stopping:

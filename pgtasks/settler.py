@@ -6,17 +6,17 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import asyncpg
 import attrs
 
 from pgtasks.backoff import Backoff
 from pgtasks.board import Board
 from pgtasks.config import DatabaseConfig
-from pgtasks.connection import WORKER_SETTINGS, Connection, Line, is_transient
+from pgtasks.connection import FAILURES, WORKER_SETTINGS, Connection, Line, is_transient
 from pgtasks.events import Events
 from pgtasks.keeper import Keeper
 from pgtasks.lease import Lease
 from pgtasks.message import write_state
+from pgtasks.outage import Outage
 from pgtasks.settlement import Settlement, describe_error
 from pgtasks.store import Store
 
@@ -52,6 +52,9 @@ class Settler:
     _pending: list[_Pending] = attrs.field(factory=list, init=False)
     _wake: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
     _full: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+    _outage: Outage = attrs.field(
+        factory=lambda: Outage(log, "settling failed, trying again"), init=False
+    )
     _closing: bool = attrs.field(default=False, init=False)
     ended: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
     """Set when it was closed and all is written."""
@@ -126,20 +129,16 @@ class Settler:
         while members:
             try:
                 ids = await self._line.call(partial(_settle, group=group, members=members))
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except FAILURES as error:
                 if not is_transient(error):
                     await self._write_apart(group, members, error)
                     return
                 unsure = True
-                log.warning(
-                    "settling failed, trying again",
-                    queue=group[0],
-                    messages=len(members),
-                    error=describe_error(error),
-                )
+                self._outage.report(error, queue=group[0], messages=len(members))
                 await asyncio.sleep(backoff.next_seconds())
                 members = [pending for pending in members if not self._dropped(pending)]
             else:
+                self._outage.over()
                 self._note(group, members, set(ids), unsure=unsure)
                 return
 

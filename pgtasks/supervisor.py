@@ -271,7 +271,7 @@ class Supervisor:
             await self._recovery.give_back(rest)
         if suspects:
             self._group.start_soon(self._quarantine, suspects)
-        if self._signals and code != exit_codes.OK:
+        if self._signals and code != exit_codes.OK and self._code == exit_codes.OK:
             self._code = exit_codes.UNSETTLED
 
     async def _quarantine(self, suspects: Sequence[Entry]) -> None:

@@ -43,7 +43,7 @@ def _import(module: str) -> None:
         if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
             raise _failed(module, error) from error
         raise TaskImportError(_not_found(module)) from None
-    except Exception as error:
+    except BaseException as error:  # user code: it may also say sys.exit()
         raise _failed(module, error) from error
 
 

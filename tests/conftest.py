@@ -1,7 +1,6 @@
 """One real server for the whole run, one database for each test that asks for it."""
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -21,11 +20,9 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="session")
-def server_url(testrun_uid: str) -> Iterator[str]:
+def server_url() -> Iterator[str]:
     """The server that all processes of this run share; the last to leave stops it."""
-    folder = Path(tempfile.gettempdir()) / f"pgtasks-tests-{testrun_uid[:8]}"
-    folder.mkdir(exist_ok=True)
-    with embedded.start(folder, durable=False) as server:
+    with embedded.start(Path(__file__).parent.parent, durable=False) as server:
         yield server.url
 
 
@@ -97,5 +94,3 @@ async def _execute(url: str, statement: str) -> None:
         await connection.execute(statement, timeout=60)
     finally:
         await connection.close()
-
-

@@ -89,7 +89,7 @@ async def client(config: Config) -> AsyncIterator[Client]:
         yield opened
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Heard(logging.Handler):
     """What was logged under `pgtasks`."""
 

@@ -12,8 +12,9 @@ import attrs
 import pytest
 from eventually import eventually_async
 from postgres.rows import Rows, seconds
+from postgres.working import working
 
-from pgtasks import Config, Context, Registry, Worker, task
+from pgtasks import Config, Context, Registry, task
 from pgtasks.config import DatabaseConfig
 from pgtasks.keeper import Keeper
 from pgtasks.lease import Lease, leased
@@ -223,15 +224,11 @@ async def test_code_that_blocks_the_loop_keeps_its_lease(
         time.sleep(3)  # noqa: ASYNC251 - that is what some code does
 
     made = await rows.call("block")
-    async with Worker(config=config, registry=registry):
+    async with working(config, registry):
         await rows.outcome(made)
     assert (claiming.got, starts) == ([], [1])
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the keeper's thread waits for the blocked loop to hear of the first lost lease",
-)
 async def test_a_lease_lost_while_the_loop_is_blocked_costs_no_other(
     config: Config, registry: Registry, rows: Rows, claiming: Claiming, database_url: str
 ):
@@ -259,7 +256,7 @@ async def test_a_lease_lost_while_the_loop_is_blocked_costs_no_other(
 
     stolen = await rows.call("wait")
     made = await rows.call("block")
-    async with Worker(config=config, registry=registry) as worker:
+    async with working(config, registry) as worker:
         await ready.wait()
         await rows.outcome(made)
         assert claiming.got == []
@@ -279,7 +276,7 @@ async def test_a_lost_lease_cancels_the_run_and_its_outcome_does_not_count(
         finally:
             seen.append((context.cancelled, context.lost))
 
-    async with Worker(config=config, registry=registry):
+    async with working(config, registry):
         made = await rows.call("work")
         await rows.connection.execute("NOTIFY pgtasks, 'default'")
         await started.wait()
@@ -306,7 +303,7 @@ async def test_a_lost_lease_of_a_thread_does_not_count_either(
         go_on.wait(20)
 
     made = await rows.call("work")
-    async with Worker(config=config, registry=registry):
+    async with working(config, registry):
         await anyio.to_thread.run_sync(started.wait)
         await rows.steal(made)
 
@@ -330,7 +327,7 @@ async def test_a_zombies_outcome_is_rejected(config: Config, registry: Registry,
         await go_on.wait()
 
     made = await rows.call("work")
-    async with Worker(config=config, registry=registry):
+    async with working(config, registry):
         await started.wait()
         await rows.steal(made)
         go_on.set()
@@ -349,7 +346,7 @@ async def test_asking_for_more_time(config: Config, registry: Registry, rows: Ro
         await go_on.wait()
 
     made = await rows.call("work")
-    async with Worker(config=config, registry=registry):
+    async with working(config, registry):
         await extended.wait()
         assert (await rows.one(made))["due_in"] > 400
         go_on.set()
@@ -371,7 +368,7 @@ async def test_more_time_is_not_taken_back(config: Config, registry: Registry, r
         await go_on.wait()
 
     made, other = await rows.call("work"), await rows.call("neighbour")
-    async with Worker(config=config, registry=registry):
+    async with working(config, registry):
         try:
             await extended.wait()
             await extended_times(rows, other, 3)
@@ -397,7 +394,7 @@ async def test_asking_for_more_time_tells_when_it_is_too_late(
             raise
 
     made = await rows.call("work")
-    async with Worker(config=config, registry=registry):
+    async with working(config, registry):
         async with asyncio.timeout(15):
             while not raised:
                 await asyncio.sleep(0.01)
@@ -410,10 +407,12 @@ async def test_more_time_that_was_not_given_is_not_claimed_to_be(
     config: Config, registry: Registry, rows: Rows, database_url: str
 ):
     """Somebody looks at the row under a lock; when extend returns, the lease must be longer."""
-    locked, asked, left = anyio.Event(), anyio.Event(), list[float]()
+    started, locked, asked = anyio.Event(), anyio.Event(), anyio.Event()
+    left = list[float]()
 
     @task(name="work", registry=registry, retries=0)
     async def work(context: Context) -> None:
+        started.set()
         await locked.wait()
         asked.set()
         await context.extend(500)
@@ -421,7 +420,8 @@ async def test_more_time_that_was_not_given_is_not_claimed_to_be(
 
     made = await rows.call("work")
     holder = await asyncpg.connect(database_url)
-    async with Worker(config=config, registry=registry):
+    async with working(config, registry):
+        await started.wait()
         async with holder.transaction():
             await holder.execute("SELECT FROM pgmq.q_default WHERE msg_id = $1 FOR UPDATE", made)
             locked.set()
@@ -432,4 +432,4 @@ async def test_more_time_that_was_not_given_is_not_claimed_to_be(
             while await rows.all():
                 await asyncio.sleep(0.01)
     await holder.close()
-    assert left == []  or left[0] > 400
+    assert left == [] or left[0] > 400
