@@ -15,6 +15,7 @@ from pgtasks.connection import Connection
 from pgtasks.duration import parse_duration
 from pgtasks.message import Message
 from pgtasks.outcome import Delay
+from pgtasks.policy import Policy
 
 running: ContextVar["Context"] = ContextVar("pgtasks_context")
 
@@ -51,7 +52,8 @@ class Context:
     message: Message
     task: str
     id: str
-    timeout_seconds: float | None
+    policy: Policy
+    """How the message is run."""
     _ties: Ties
     started_at: float = attrs.field(factory=monotonic)
     cancelled: bool = False
@@ -85,9 +87,9 @@ class Context:
     @property
     def deadline(self) -> datetime | None:
         """When the run will be cancelled, by the local clock; None without a timeout."""
-        if self.timeout_seconds is None:
+        if self.policy.timeout_seconds is None:
             return None
-        left = self.started_at + self.timeout_seconds - monotonic()
+        left = self.started_at + self.policy.timeout_seconds - monotonic()
         return datetime.now(UTC) + timedelta(seconds=left)
 
     @property

@@ -91,7 +91,7 @@ class Crew:
                 worker=self.name,
                 queues=",".join(self.plan.queues),
                 slots=self.plan.slots,
-                alone=len(self.alone),
+                **({"alone": len(self.alone)} if self.alone else {}),
             )
             on_ready()
             await self._run_to_the_end(runner)
@@ -153,7 +153,7 @@ class Crew:
     def _runner(self, background: anyio.abc.TaskGroup, resources: Any) -> Runner:
         return Runner(
             registry=self.registry,
-            policies=self.plan.policies,
+            plan=self.plan,
             settler=self._settler,
             client=self.client,
             worker=self.name,

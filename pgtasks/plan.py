@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
-from typing import Self
+from typing import Any, Self
 
 import attrs
 
@@ -11,16 +11,20 @@ from pgtasks.errors import ConfigError, UnknownQueueError
 from pgtasks.policy import Policy
 from pgtasks.pool import Pool
 from pgtasks.registry import Registry
+from pgtasks.task import Task
 
 
 @attrs.frozen
 class Plan:
-    """The pools of a worker, the policies of its tasks, and the leases of its queues."""
+    """The pools of a worker, the leases of its queues, and the policies of its tasks."""
 
     pools: tuple[Pool, ...]
-    policies: Mapping[str, Policy]
     leases: Mapping[str, timedelta]
     """By queue: a claim does not know yet whose message it gets, so the shortest of its tasks."""
+    known: frozenset[str]
+    """The queues that tasks use."""
+    _config: Config
+    _policies: dict[str, Policy] = attrs.field(factory=dict, init=False)
 
     @classmethod
     def of(cls, registry: Registry, config: Config, queues: Iterable[str] | None) -> Self:
@@ -29,21 +33,23 @@ class Plan:
         Raises:
             ConfigError: there is no queue to serve.
         """
-        policies = {
-            task.name: Policy.of(task.settings, config.task, durable=config.worker.durable)
-            for task in registry
-        }
+        policies = [_policy(task, config) for task in registry]
+        known = frozenset(policy.queue for policy in policies)
         named = config.worker.queues if queues is None else queues
-        if named is None:
-            named = sorted({policy.queue for policy in policies.values()})
-        served = tuple(dict.fromkeys(named))
+        served = tuple(dict.fromkeys(sorted(known) if named is None else named))
         if not served:
             raise ConfigError(
                 "there is no queue to serve: no task is registered and none is named; "
                 "name the modules of your tasks, as in `pgtasks worker myapp.tasks`"
             )
         leases = {queue: _shortest(queue, policies, config.task.lease) for queue in served}
-        return cls(_pools(config, served), policies, leases)
+        return cls(_pools(config, served), leases, known, config)
+
+    def policy(self, task: Task[Any, Any]) -> Policy:
+        """Return how a task's messages are run; also of one that was registered late."""
+        if task.name not in self._policies:
+            self._policies[task.name] = _policy(task, self._config)
+        return self._policies[task.name]
 
     @property
     def queues(self) -> list[str]:
@@ -61,7 +67,7 @@ class Plan:
         Raises:
             UnknownQueueError: one is neither; probably its name is misspelt.
         """
-        known = {*existing, *(policy.queue for policy in self.policies.values())}
+        known = {*existing, *self.known}
         for queue in self.queues:
             if queue not in known:
                 raise UnknownQueueError(
@@ -86,6 +92,10 @@ def _pools(config: Config, queues: tuple[str, ...]) -> tuple[Pool, ...]:
     return tuple(pools)
 
 
-def _shortest(queue: str, policies: Mapping[str, Policy], default: timedelta) -> timedelta:
-    leases = [policy.lease for policy in policies.values() if policy.queue == queue]
+def _policy(task: Task[Any, Any], config: Config) -> Policy:
+    return Policy.of(task.settings, config.task, durable=config.worker.durable)
+
+
+def _shortest(queue: str, policies: Iterable[Policy], default: timedelta) -> timedelta:
+    leases = [policy.lease for policy in policies if policy.queue == queue]
     return min(leases, default=default)

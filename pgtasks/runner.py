@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import Mapping
+import math
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
@@ -22,7 +22,7 @@ from pgtasks.events import Events
 from pgtasks.lease import Lease
 from pgtasks.message import Message, read_envelope
 from pgtasks.outcome import Discard, RetryLater, Signal, Snooze
-from pgtasks.policy import Policy
+from pgtasks.plan import Plan
 from pgtasks.registry import Registry
 from pgtasks.settlement import Run, Settlement, describe_error
 from pgtasks.settler import Settler
@@ -38,7 +38,6 @@ class _Ready:
     """A message that has become a call."""
 
     task: Task[Any, Any]
-    policy: Policy
     context: Context
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -60,7 +59,7 @@ class Runner:
     """Runs messages of the registered tasks, on the event loop or in threads."""
 
     registry: Registry
-    policies: Mapping[str, Policy]
+    plan: Plan
     settler: Settler
     client: Client
     worker: str
@@ -105,13 +104,11 @@ class Runner:
         except DecodeError as error:
             log.error("message cannot be decoded, archived", **_fields(message), error=str(error))
             return settle.undecodable(message, str(error), Run(0.0, self.worker))
-        policy = self.policies[task.name]
+        policy = self.plan.policy(task)
         if message.headers is not None and (said := message.state.options):
             policy = policy.overridden(said)
-        context = Context(
-            message, task.name, str(envelope.metadata.id), policy.timeout_seconds, self
-        )
-        return _Ready(task, policy, context, args, kwargs)
+        context = Context(message, task.name, str(envelope.metadata.id), policy, self)
+        return _Ready(task, context, args, kwargs)
 
     def _unknown(self, message: Message, name: str) -> Settlement:
         settlement = settle.unknown_task(message)
@@ -126,8 +123,8 @@ class Runner:
     async def _perform(self, ready: _Ready) -> object:
         """Call the task and return what it returned, or the exception that it ended with."""
         token = running.set(ready.context)
-        if ready.context.timeout_seconds is not None:
-            ready.scope.deadline = anyio.current_time() + ready.context.timeout_seconds
+        if (seconds := ready.context.policy.timeout_seconds) is not None:
+            ready.scope.deadline = anyio.current_time() + seconds
         try:
             with ready.scope:
                 return await self._call(ready)
@@ -147,9 +144,11 @@ class Runner:
                 return await task.fn(*ready.args, **ready.kwargs)
             return await self._in_thread(ready)
         except asyncio.CancelledError as error:
-            # Ours, or the worker's; otherwise the task let somebody else's escape.
-            if ready.scope.cancel_called or _is_being_cancelled():
+            # Ours, or the worker's; otherwise the task cancelled itself, or let the cancellation
+            # of something that it waited for escape.
+            if anyio.current_effective_deadline() == -math.inf:
                 raise
+            _take_back_cancellation()
             return error
         except BaseException as error:  # noqa: BLE001 - user code may also raise SystemExit
             return error
@@ -186,13 +185,13 @@ class Runner:
             self.settler.put(lease, settlement)
 
     def _decide(self, ready: _Ready, ended: object) -> Settlement:  # noqa: PLR0911 - a table
-        message, policy = ready.context.message, ready.policy
+        message, policy = ready.context.message, ready.context.policy
         run = Run(monotonic() - ready.context.started_at, self.worker)
         match ended:
             case _Cancelled() | BaseException() if ready.reason in ("stopping", "lost"):
                 return settle.released(message)
             case _Cancelled():
-                error = TaskTimeout(f"still running after {ready.context.timeout_seconds:g} s")
+                error = TaskTimeout(f"still running after {policy.timeout_seconds:g} s")
                 return self._failed(ready, error, run)
             case Snooze():
                 return settle.snoozed(message, ended)
@@ -210,7 +209,7 @@ class Runner:
         return settle.succeeded(message, policy, run)
 
     def _failed(self, ready: _Ready, error: BaseException, run: Run) -> Settlement:
-        settlement = settle.failed(ready.context.message, ready.policy, error, run)
+        settlement = settle.failed(ready.context.message, ready.context.policy, error, run)
         fields = {**_task_fields(ready), "error": describe_error(error)}
         if settlement.action == "retry":
             again_in = format_duration(_to_milliseconds(settlement.delay))
@@ -234,18 +233,17 @@ class Runner:
     async def transaction(self, context: Context) -> Any:
         """Open a transaction that ends with the fenced completion of the context's message."""
         acquire = self.client.config.database.acquire_timeout.total_seconds()
-        policy = self.policies[context.task]
         async with (
             self.client.pool.acquire(timeout=acquire) as connection,
             connection.transaction(),
         ):
             yield connection
-            await self._complete_within(Store(connection), context, policy)
+            await self._complete_within(Store(connection), context)
 
-    async def _complete_within(self, store: Store, context: Context, policy: Policy) -> None:
+    async def _complete_within(self, store: Store, context: Context) -> None:
         message = context.message
         ending = settle.succeeded(
-            message, policy, Run(monotonic() - context.started_at, self.worker)
+            message, context.policy, Run(monotonic() - context.started_at, self.worker)
         )
         ids, deliveries = [message.message_id], [message.delivery]
         if ending.action == "complete":
@@ -271,9 +269,10 @@ class _Cancelled:
     """A run that was cancelled and did end."""
 
 
-def _is_being_cancelled() -> bool:
+def _take_back_cancellation() -> None:
     current = asyncio.current_task()
-    return current is not None and current.cancelling() > 0
+    while current is not None and current.cancelling():
+        current.uncancel()
 
 
 def _to_milliseconds(delay: timedelta) -> timedelta:

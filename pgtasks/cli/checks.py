@@ -8,7 +8,6 @@ from typing import Any, Final, Literal
 from uuid import uuid4
 
 import anyio
-import asyncpg
 import attrs
 
 from pgtasks import migrate
@@ -16,12 +15,13 @@ from pgtasks.cli.options import Source
 from pgtasks.cli.output import span
 from pgtasks.cli.queue import counted
 from pgtasks.cli.session import Session, explained
-from pgtasks.config import masked_url, nearest
 from pgtasks.database import Database, open_database
+from pgtasks.database_url import masked_url
 from pgtasks.duration import format_duration
 from pgtasks.errors import ConfigError, DatabaseError, PgtasksError, SchemaError
 from pgtasks.layers import Loaded
 from pgtasks.listener import CHANNEL
+from pgtasks.nearest import nearest
 from pgtasks.registry import default_registry
 from pgtasks.tasks_import import import_tasks
 
@@ -95,8 +95,7 @@ async def _examine_database(loaded: Loaded, tasks_known: bool) -> list[Finding]:
                 if check in NEEDED and any(one.level == "fail" for one in new):
                     break
     except DatabaseError as error:
-        refused = isinstance(error.__cause__, asyncpg.InsufficientPrivilegeError)
-        found.append(_failed("role" if refused else "connection", error))
+        found.append(_failed("connection", error))
     finally:
         if database is not None:
             database.close()

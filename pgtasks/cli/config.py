@@ -11,7 +11,7 @@ from pgtasks import layers
 from pgtasks.cli.help import PROJECT
 from pgtasks.cli.options import NOTHING_GIVEN, Json, Source
 from pgtasks.cli.output import print_json, print_table, say, warn
-from pgtasks.config import has_password
+from pgtasks.database_url import has_password
 from pgtasks.layers import Loaded, Origin
 
 app = App(

@@ -7,9 +7,10 @@ from cyclopts import Group, Parameter
 
 from pgtasks import layers
 from pgtasks.cli.output import warn
-from pgtasks.config import Duration, Kind, Whole, has_password
+from pgtasks.database_url import has_password
 from pgtasks.errors import ArgumentError, ConfigError
 from pgtasks.layers import Flag, Loaded
+from pgtasks.setting_kind import Duration, Kind, Whole
 
 _GROUP: Final = Group("Which settings", sort_key=10)
 _PLACE: Final = "--database-url"

@@ -9,13 +9,13 @@ from datetime import datetime
 from shutil import get_terminal_size
 from typing import Any, Final, TextIO
 
-from pgtasks.logs import one_line
+from pgtasks.safe_text import one_line
 
 _PIPED_WIDTH: Final = 100
 _CELL_WIDTH: Final = 48
 _LEAST_WIDTH: Final = 80
 _GAP: Final = "  "
-_INFINITY: Final = datetime.max  # noqa: DTZ901 - what the driver makes of it; the other is min
+_NEVER: Final = 9999  # the year that stands for infinity, as Python has none after it
 _COLOURS: Final = {"ok": "\x1b[32m", "warn": "\x1b[33m", "fail": "\x1b[31m"}
 
 
@@ -111,15 +111,16 @@ def when(at: datetime, clock: datetime) -> str:
         >>> when(clock + timedelta(minutes=5), clock)
         'in 5m'
     """
-    if at.tzinfo is None:
-        return "never" if at == _INFINITY else "always"
+    if at.year == _NEVER:
+        return "never"
     seconds = (at - clock).total_seconds()
     return f"in {span(seconds)}" if seconds > 0 else f"{span(-seconds)} ago"
 
 
 def moment(at: datetime) -> str:
     """A moment in the zone of this machine, to the second."""
-    return _plain(at) if at.tzinfo is None else at.astimezone().isoformat(" ", "seconds")
+    at = at if at.year == _NEVER else at.astimezone()  # which may be in a year that is none
+    return at.isoformat(" ", "seconds")
 
 
 def _cell(value: object) -> str:
@@ -140,8 +141,4 @@ def _fitted(line: str, width: int | None) -> str:
 
 
 def _plain(value: object) -> str:
-    if not isinstance(value, datetime):
-        return str(value)
-    if value.tzinfo is None:
-        return "infinity" if value == _INFINITY else "-infinity"
-    return value.isoformat()
+    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -7,11 +7,11 @@ from typing import Any
 import asyncpg
 import attrs
 
-from pgtasks.config import nearest
 from pgtasks.connection import Connection, is_transient, unreachable
 from pgtasks.database import Database, open_database
 from pgtasks.errors import DatabaseError, PgtasksError, SchemaError, UnknownQueueError
 from pgtasks.layers import Loaded
+from pgtasks.nearest import nearest
 from pgtasks.queue_name import check_queue_name
 from pgtasks.store import Executor, Store
 
@@ -75,8 +75,6 @@ def explained(database: Database) -> Iterator[None]:
         ) from error
     except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError) as error:
         raise SchemaError(f"{error}; `pgtasks doctor` looks for what else is missing") from error
-    except OverflowError as error:  # the driver's, for a moment before the year 1 or after 9999
-        raise DatabaseError(f"a foreign row cannot be read in Python: {error}") from error
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         if is_transient(error):
             raise unreachable(database.config, error) from error

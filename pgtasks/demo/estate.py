@@ -7,7 +7,7 @@ import anyio
 import asyncpg
 
 from pgtasks.config import DatabaseConfig
-from pgtasks.connection import Connection, is_transient, unreachable
+from pgtasks.connection import FAILURES, Connection, is_transient, unreachable
 from pgtasks.database import Database
 from pgtasks.demo.statement import statement
 from pgtasks.errors import DatabaseError, SchemaError
@@ -93,7 +93,7 @@ async def _connection(database: Database) -> AsyncIterator[Connection]:
     try:
         async with database.connection("demo") as connection:
             yield connection
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except FAILURES as error:
         raise explained(database.config, error) from error
 
 

@@ -17,7 +17,7 @@ import attrs
 from pgtasks import exit_codes
 from pgtasks.client import Client
 from pgtasks.config import masked_url
-from pgtasks.connection import Connection, Line, is_transient
+from pgtasks.connection import FAILURES, Connection, Line, is_transient
 from pgtasks.database import Database, open_database
 from pgtasks.demo import estate
 from pgtasks.demo.files import Found, find_files, to_name
@@ -38,6 +38,8 @@ SINGLE_POLL_SECONDS = 0.005
 PAUSE_SECONDS = 0.5
 PATIENCE_SECONDS = 30.0
 """How long a database that does not answer in the middle of the demo is waited for."""
+STALLED_SECONDS = 60.0
+"""Longer than any run may take, and than a worker waits after any failure."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _BROKEN = "This file is a sentence, not Python: its message fails and is given up.\n"
@@ -163,6 +165,7 @@ class Demo:
         self, worker: WorkerProcess, wanted: int, total: int, poll_seconds: float
     ) -> None:
         """Show how far the worker is, until so many messages have ended."""
+        before, moved_at = -1, monotonic()
         while True:
             worker.check()
             now = await self._call(_progress)
@@ -170,6 +173,10 @@ class Demo:
             self._progress.show(text, bar(now["ended"], total))
             if now["waiting"] == 0 and now["ended"] >= wanted:
                 return
+            if now["ended"] != before:
+                before, moved_at = now["ended"], monotonic()
+            elif monotonic() - moved_at > STALLED_SECONDS:
+                raise worker.failed(f"no message has ended for {STALLED_SECONDS:g} s")
             await anyio.sleep(poll_seconds)
 
     async def _call(self, use: Callable[[Connection], Awaitable[T]]) -> T:
@@ -178,7 +185,7 @@ class Demo:
         while True:
             try:
                 return await self._line.call(use)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except FAILURES as error:
                 if not is_transient(error) or monotonic() > give_up_at:
                     raise estate.explained(self._line.database, error) from error
             self._progress.show("waiting for the database")

@@ -56,13 +56,14 @@ class WorkerProcess:
         Raises:
             PgtasksError: it has ended; the text has the last lines it said.
         """
-        if (code := self.process.returncode) is None:
-            return
+        if (code := self.process.returncode) is not None:
+            raise self.failed(f"the worker ended too early, with exit code {code}")
+
+    def failed(self, what: str) -> PgtasksError:
+        """Return the error that says what is wrong, with the last lines the worker said."""
         self.log.seek(0)
         said = self.log.read().decode(errors="replace").splitlines()[-LAST_LINES:]
-        raise PgtasksError(
-            "\n  ".join([f"the worker ended too early, with exit code {code}", *said])
-        )
+        return PgtasksError("\n  ".join([what, *said]))
 
     async def stop(self) -> None:
         """Let it end what it runs, and wait for that, even while everything is cancelled."""

@@ -27,7 +27,7 @@ SHORT = {
 class StartWorker(Protocol):
     """Starts a worker that is ended with the test."""
 
-    def __call__(
+    def __call__(  # noqa: D102 - said above
         self, *arguments: str, environ: Mapping[str, str] | None = None
     ) -> WorkerProcess: ...
 
@@ -39,10 +39,8 @@ def history(tmp_path: Path) -> History:
 
 
 @pytest.fixture
-def start_worker(
-    tmp_path: Path, database_url: str, history: History
-) -> Iterator[StartWorker]:
-    """Start workers on the test's database; `--` ends the options that follow the module."""
+def start_worker(tmp_path: Path, database_url: str, history: History) -> Iterator[StartWorker]:
+    """Starts workers on the test's database: options alone are for `TASKS`."""
     started: list[WorkerProcess] = []
 
     def start(*arguments: str, environ: Mapping[str, str] | None = None) -> WorkerProcess:
@@ -70,9 +68,7 @@ async def client(database: DatabaseConfig) -> AsyncIterator[Client]:
 
 
 @pytest.fixture
-async def tables(
-    connection: "asyncpg.Connection[asyncpg.Record]", client: Client
-) -> Tables:
+async def tables(connection: "asyncpg.Connection[asyncpg.Record]", client: Client) -> Tables:
     """The queue `default`, which is there from the start."""
     await Store(connection).create_queue("default")
     return Tables(connection)

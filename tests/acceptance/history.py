@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic
 
 import attrs
+from eventually import eventually
 
 VARIABLE = "PGTASKS_TEST_HISTORY"
 
@@ -65,6 +66,14 @@ class History:
     def lost(self, expected: Iterable[str]) -> set[str]:
         """The messages that no run ever ended."""
         return set(expected) - self.keys("end")
+
+    def wait_until_started(self, count: int, *, within_seconds: float = 10) -> None:
+        """Wait until so many messages have been started."""
+
+        def enough() -> None:
+            assert len(self.starts()) >= count
+
+        eventually(enough, within_seconds=within_seconds)
 
     def duplicates(self) -> set[str]:
         """The messages that were started more than once."""

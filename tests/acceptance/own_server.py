@@ -9,8 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
+from uuid import uuid4
 
 import attrs
+from acceptance.addresses import on_database, run_statement
 from acceptance.processes import running
 from eventually import eventually
 
@@ -24,6 +26,7 @@ class OwnServer:
 
     folder: Path = attrs.field(factory=lambda: Path(tempfile.mkdtemp(prefix="pgtasks-own-")))
     _server: Server = attrs.field(init=False)
+    _database: str = attrs.field(default="postgres", init=False)
 
     def __enter__(self) -> Self:
         self.folder.chmod(0o755)  # for the account that root steps down to
@@ -48,8 +51,13 @@ class OwnServer:
 
     @property
     def url(self) -> str:
-        """Its address, which stays the same."""
-        return self._server.url
+        """The address of the latest database; it stays the same over restarts."""
+        return on_database(self._server.url, self._database)
+
+    def create_database(self) -> None:
+        """Create an empty database, to be used from now on."""
+        self._database = f"test_{uuid4().hex[:12]}"
+        run_statement(self._server.url, f'CREATE DATABASE "{self._database}"')
 
     def stop(self, mode: Literal["fast", "immediate"]) -> None:
         """Stop it and return when it is gone; `immediate` is as if its machine had lost power."""
@@ -71,10 +79,9 @@ class OwnServer:
         eventually(lambda: not_served(data), within_seconds=20)
 
     def start(self) -> None:
-        """Bring it back, at the same address."""
+        """Bring it back, at the same address; nothing happens when it runs."""
         before, self._server = self._server, embedded.start(self.folder)
         before.close()
-        assert before.url == self._server.url
 
 
 def servers_of(data: Path) -> list[int]:

@@ -114,12 +114,14 @@ async def by_name(tables: Tables, ids: dict[str, int]) -> dict[str, Row]:
 async def test_garbage_is_archived_with_its_reason_and_harms_nobody(
     start_worker: StartWorker, client: Client, tables: Tables, history: History
 ) -> None:
-    before = await quick.defer_many([(f"before-{n}",) for n in range(10)])
-    unreadable = await insert(tables, UNREADABLE)
-    odd = await insert(tables, ODD_BUT_READABLE)
-    after = await quick.defer_many([(f"after-{n}",) for n in range(10)])
-    worker = start_worker().wait_until_ready()
+    worker = start_worker("--concurrency", "50").wait_until_ready()
     [child] = worker.children()
+    async with tables.connection.transaction():  # so that one claim gets them all
+        ours = quick.options(connection=tables.connection)
+        before = await ours.defer_many([(f"before-{n}",) for n in range(10)])
+        unreadable = await insert(tables, UNREADABLE)
+        odd = await insert(tables, ODD_BUT_READABLE)
+        after = await ours.defer_many([(f"after-{n}",) for n in range(10)])
 
     await tables.drained()
 
@@ -132,8 +134,8 @@ async def test_garbage_is_archived_with_its_reason_and_harms_nobody(
     assert {name: row.state["outcome"] for name, row in ran.items()} == dict.fromkeys(
         ODD_BUT_READABLE, "done"
     )
-    ours = {handle.message_id for handle in (*before, *after)}
-    assert ours <= {row.id for row in await tables.archived()}
+    neighbours = {handle.message_id for handle in (*before, *after)}
+    assert neighbours <= {row.id for row in await tables.archived()}
     assert len(history.keys("end")) == 20 + len(ODD_BUT_READABLE)
     assert not history.duplicates()
     assert child in worker.children()

@@ -18,15 +18,6 @@ LATE_SECONDS = 3.0
 """What a busy machine may add to a poll of a second and a process's start."""
 
 
-def started(history: History, count: int) -> None:
-    """Wait until so many messages have been started."""
-
-    def enough() -> None:
-        assert len(history.starts()) >= count
-
-    eventually(enough)
-
-
 def outcome(rows: list[Row], message_id: int) -> dict[str, object]:
     """What the archive says of one message."""
     [row] = [row for row in rows if row.id == message_id]
@@ -42,7 +33,7 @@ async def test_killed_child_is_replaced_and_what_it_ran_runs_again_at_once(
     ).wait_until_ready(2)
     keys = [f"m{n}" for n in range(4)]
     handles = await slow.defer_many([(key, 1.0) for key in keys])
-    started(history, 4)
+    history.wait_until_started(4)
     victim = history.of("m0")[0].pid
     its_keys = {event.key for event in history.events("start") if event.pid == victim}
 
@@ -70,11 +61,11 @@ def _two(pids: list[int]) -> list[int]:
 async def test_killed_worker_loses_nothing(
     start_worker: StartWorker, client: Client, tables: Tables, history: History
 ) -> None:
-    """Supervisor and children at once, as when a machine goes: leases run out, another takes over."""
+    """Supervisor and children, as when a machine goes: leases run out, another takes over."""
     first = start_worker("--concurrency", "4").wait_until_ready()
     keys = [f"m{n}" for n in range(12)]
     handles = await slow.defer_many([(key, 0.5) for key in keys])
-    started(history, 6)
+    history.wait_until_started(6)
     first.end()
     killed_at = time.monotonic()
     running = history.keys("start") - history.keys("end")
@@ -99,7 +90,7 @@ async def test_children_of_a_killed_supervisor_drain_and_end(
 ) -> None:
     worker = start_worker("--processes", "2", "--concurrency", "2").wait_until_ready(2)
     handles = await slow.defer_many([(f"m{n}", 1.0) for n in range(4)])
-    started(history, 4)
+    history.wait_until_started(4)
 
     os.kill(worker.pid, signal.SIGKILL)
     worker.process.wait(5)
@@ -115,7 +106,7 @@ async def test_children_of_a_killed_supervisor_give_back_what_outlasts_the_grace
 ) -> None:
     worker = start_worker("--grace", "1s").wait_until_ready()
     await slow.defer("long", 60.0)
-    started(history, 1)
+    history.wait_until_started(1)
 
     os.kill(worker.pid, signal.SIGKILL)
     worker.process.wait(5)
@@ -188,7 +179,7 @@ async def test_outcome_of_a_frozen_worker_does_not_count_once_another_has_the_me
     """Frozen beyond its lease and thawed: it must not settle what runs elsewhere by then."""
     frozen = start_worker("--concurrency", "1").wait_until_ready()
     handle = await slow.defer("contested", 1.5)
-    started(history, 1)
+    history.wait_until_started(1)
     frozen.signal_group(signal.SIGSTOP)
     second = start_worker("--concurrency", "1").wait_until_ready()
     eventually(lambda: _twice(history), within_seconds=LEASE_SECONDS + 1 + LATE_SECONDS)
@@ -234,7 +225,7 @@ async def test_killed_in_the_middle_of_thousands_loses_none(
     worker = start_worker("--processes", "2", "--concurrency", "10").wait_until_ready(2)
     handles = await quick.defer_many([(f"m{n}",) for n in range(3000)])
     for round_ in range(3):
-        started(history, 100 + 600 * round_)
+        history.wait_until_started(100 + 600 * round_)
         os.kill(worker.children()[0], signal.SIGKILL)
     await tables.drained(30)
 

@@ -1,6 +1,8 @@
 """The database goes away in part or wholly, and comes back."""
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -15,7 +17,7 @@ from acceptance.own_server import OwnServer
 from acceptance.tables import Tables
 from acceptance.tasks_under_test import quick, slow
 from acceptance.worker_process import WorkerProcess
-from eventually import eventually
+from eventually import eventually, eventually_async
 
 from pgtasks import Client, Config, connect, exit_codes
 from pgtasks.config import DatabaseConfig
@@ -30,19 +32,17 @@ MOST_LINES = 40
 """Three parts that try again, in ever longer pauses: no flood."""
 
 KINDS = ("scheduler", "settler", "keeper", "listener", "client", "supervisor")
+SILENCE_SECONDS = 1 + 5 + LATE_SECONDS
+"""A poll, the longest a statement may take, and a new connection."""
+_OF_THE_WORKER = """
+    SELECT application_name, pid FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name LIKE 'pgtasks %'
+        AND application_name <> 'pgtasks client'
+"""
 _END_ALL = """
     SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = $1
 """
-
-
-def started(history: History, count: int, *, within_seconds: float = 10) -> None:
-    """Wait until so many messages have been started."""
-
-    def enough() -> None:
-        assert len(history.starts()) >= count
-
-    eventually(enough, within_seconds=within_seconds)
 
 
 async def test_work_goes_on_whichever_connection_is_ended(
@@ -53,7 +53,7 @@ async def test_work_goes_on_whichever_connection_is_ended(
     worker.wait_until_ready()
     long = await slow.defer_many([(f"long-{n}", 4.0) for n in range(2)])
     short = await slow.defer_many([(f"short-{n}", 0.02) for n in range(250)])
-    started(history, 10)
+    history.wait_until_started(10)
 
     ended = dict.fromkeys(KINDS, 0)
     for _ in range(4):
@@ -77,14 +77,14 @@ async def test_it_listens_again_after_its_connection_was_ended(
     worker = start_worker(environ={"PGTASKS__WORKER__QUEUE_FETCH__EMPTY_DELAY": "30s"})
     worker.wait_until_ready()
     await quick.defer("before")
-    started(history, 1)
+    history.wait_until_started(1)
     before = await _listeners(tables)
 
     assert await tables.connection.fetchval(_END_ALL, "pgtasks listener") == 1
     await _until_listening_anew(tables, before)
     deferred_at = time.monotonic()
     await quick.defer("after")
-    started(history, 2)
+    history.wait_until_started(2)
 
     assert history.of("after")[0].at - deferred_at < 1.5
 
@@ -98,19 +98,73 @@ async def _listeners(tables: Tables) -> set[int]:
 
 
 async def _until_listening_anew(tables: Tables, before: set[int]) -> None:
-    deadline = time.monotonic() + 10
-    while not await _listeners(tables) - before:
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
+    async def anew() -> None:
+        assert await _listeners(tables) - before
+
+    await eventually_async(anew)
+
+
+async def test_read_only_database_is_waited_out(
+    start_worker: StartWorker, tables: Tables, client: Client, history: History
+) -> None:
+    """As a server is while another one takes over: what had ended by then is settled later."""
+    worker = start_worker().wait_until_ready()
+    name = await tables.connection.fetchval("SELECT current_database()")
+    handle = await slow.defer("running", 0.8)
+    history.wait_until_started(1)
+
+    await _set(tables, name, "default_transaction_read_only = on")
+    worker.wait_for("settling failed")
+    worker.wait_for("fetching failed")
+    await _set(tables, name, "default_transaction_read_only = off")
+    await tables.drained()
+
+    await tables.all_done_once([handle.message_id])
+    assert history.starts() == {"running": 1}
+    assert len(worker.lines("worker ready")) == 1
+    assert worker.stop() == exit_codes.OK
+
+
+async def test_serializable_by_default_costs_no_message(
+    start_worker: StartWorker, tables: Tables, client: Client, history: History
+) -> None:
+    name = await tables.connection.fetchval("SELECT current_database()")
+    await _set(tables, name, "default_transaction_isolation = serializable")
+    worker = start_worker("--processes", "2", "--concurrency", "5").wait_until_ready(2)
+    handles = await quick.defer_many([(f"m{n}",) for n in range(300)])
+
+    await tables.drained()
+
+    await tables.all_done_once(handle.message_id for handle in handles)
+    assert not history.duplicates()
+    assert worker.stop() == exit_codes.OK
+
+
+async def _set(tables: Tables, database: str, setting: str) -> None:
+    """Change a default of the database, for all new connections; end the worker's old ones."""
+    async with tables.connection.transaction(readonly=False):
+        await tables.connection.execute(f'ALTER DATABASE "{database}" SET {setting}')
+    for kind in KINDS:
+        if kind != "client":
+            await tables.connection.fetchval(_END_ALL, f"pgtasks {kind}")
 
 
 # A server of its own
 
 
-@pytest.fixture
-def server() -> Iterator[OwnServer]:
+@pytest.fixture(scope="module")
+def servers() -> Iterator[OwnServer]:
+    """The server that the tests below stop and start; initialising one takes seconds."""
     with OwnServer() as server:
         yield server
+
+
+@pytest.fixture
+def server(servers: OwnServer) -> OwnServer:
+    """That server, running, with a database for this test."""
+    servers.start()
+    servers.create_database()
+    return servers
 
 
 @pytest.fixture
@@ -121,9 +175,7 @@ async def own_client(server: OwnServer) -> AsyncIterator[Client]:
 
 
 @pytest.fixture
-def own_worker(
-    server: OwnServer, history: History, tmp_path: Path
-) -> Iterator[WorkerProcess]:
+def own_worker(server: OwnServer, history: History, tmp_path: Path) -> Iterator[WorkerProcess]:
     """A worker on that server."""
     settings = {**SHORT, "PGTASKS_DATABASE_URL": server.url, VARIABLE: str(history.path)}
     arguments = (TASKS, "--concurrency", "4", "--log-format", "json")
@@ -180,7 +232,7 @@ async def test_worker_waits_quietly_while_postgres_is_away(
 ) -> None:
     """It runs to their end what it had claimed, and settles it once it can."""
     await slow.defer_many([(f"m{n}", 1.5) for n in range(4)])
-    started(history, 4)
+    history.wait_until_started(4)
     said_before = len(own_worker.lines())
 
     await asyncio.to_thread(server.stop, "fast")
@@ -207,7 +259,7 @@ async def test_sigterm_while_postgres_is_away_ends_in_time(
 ) -> None:
     """What could not be settled runs out, and the exit code says so."""
     await slow.defer("unsettled", 1.0)
-    started(history, 1)
+    history.wait_until_started(1)
 
     await asyncio.to_thread(server.stop, "fast")
     own_worker.signal()
@@ -216,6 +268,51 @@ async def test_sigterm_while_postgres_is_away_ends_in_time(
     assert code == exit_codes.UNSETTLED
     assert not own_worker.leftovers()
     assert "Traceback" not in own_worker.text(), own_worker.text()
+
+
+async def test_connections_that_fall_silent_are_given_up_in_time(
+    server: OwnServer, own_worker: WorkerProcess, own_client: Client, history: History
+) -> None:
+    """As over a network that swallows packets: no answer, no error.
+
+    The lease of what runs cannot be kept on such a connection: then the run is cancelled before
+    another one starts.
+    """
+    await slow.defer("running", 4.0)
+    async with _tables_of(server) as tables:
+        silent = await _connected(tables, {"scheduler", "listener", "keeper"})
+    silenced_at = time.monotonic()
+    for pid in silent:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        await quick.defer("after")
+        eventually(lambda: _ended(history, "after"), within_seconds=SILENCE_SECONDS)
+        # Ended, or begun anew: the scheduler has a connection again.
+        eventually(lambda: _ended_or_begun_anew(history, "running"))
+    finally:
+        for pid in silent:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    assert history.of("after")[0].at - silenced_at < SILENCE_SECONDS
+    assert history.starts()["after"] == 1
+    first, *later = history.of("running")
+    if later:
+        [cancelled] = history.of("running", "cancelled")
+        assert first.at < cancelled.at < later[0].at
+    assert len(own_worker.lines("worker ready")) == 1, "its process was replaced"
+    assert own_worker.stop() == exit_codes.OK
+
+
+async def _connected(tables: Tables, kinds: set[str]) -> list[int]:
+    """Wait until the worker has these connections; gives their servers' process ids."""
+
+    async def all_there() -> list[int]:
+        rows = await tables.connection.fetch(_OF_THE_WORKER)
+        assert {f"pgtasks {kind}" for kind in kinds} <= {row["application_name"] for row in rows}
+        return [row["pid"] for row in rows]
+
+    return await eventually_async(all_there)
 
 
 @asynccontextmanager
@@ -249,14 +346,18 @@ async def _defer_once(key: str) -> None:
 
 
 async def _until_more_than(count: int, accepted: dict[str, int]) -> None:
-    deadline = time.monotonic() + 15
-    while len(accepted) < count:
-        assert time.monotonic() < deadline, f"only {len(accepted)} were accepted"
-        await asyncio.sleep(0.02)
+    async def enough() -> None:
+        assert len(accepted) > count
+
+    await eventually_async(enough, within_seconds=15)
 
 
 def _ended(history: History, key: str) -> None:
     assert key in history.keys("end")
+
+
+def _ended_or_begun_anew(history: History, key: str) -> None:
+    assert key in history.keys("end") or history.starts()[key] > 1
 
 
 def _check_duplicates(history: History, stopped_at: float, back_at: float) -> None:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -51,12 +51,18 @@ def project() -> Iterator[Path]:
 
 
 @pytest.fixture
-def worker(project: Path, history: History) -> Iterator[WorkerProcess]:
-    """A worker that starts the embedded server."""
-    settings = {VARIABLE: str(history.path)}
-    worker = WorkerProcess.start(("shop", "--log-format", "json"), settings, project)
-    yield worker
-    worker.end()
+def start(project: Path, history: History) -> Iterator[Callable[[], WorkerProcess]]:
+    """Starts workers that start, or find, the embedded server."""
+    started: list[WorkerProcess] = []
+
+    def start() -> WorkerProcess:
+        settings = {VARIABLE: str(history.path)}
+        started.append(WorkerProcess.start(("shop", "--log-format", "json"), settings, project))
+        return started[-1].wait_until_ready()
+
+    yield start
+    for worker in started:
+        worker.end()
 
 
 def defer(project: Path, name: str) -> Path:
@@ -85,31 +91,25 @@ def end_server(data: Path) -> None:
             os.kill(pid, signal.SIGQUIT)
 
 
-def test_worker_starts_a_server_that_others_find_and_kill_leaves_none(
-    project: Path, worker: WorkerProcess, history: History
+def test_worker_brings_its_server_and_leaves_none_behind(
+    project: Path, start: Callable[[], WorkerProcess], history: History
 ) -> None:
-    worker.wait_until_ready()
+    """Others find it; it ends with a worker that is killed, and with one that stops."""
+    killed = start()
     data = defer(project, "Ada")
     try:
         eventually(lambda: _greeted(history, "Ada"))
         assert len(servers_of(data)) == 1
 
-        worker.end()  # kill -9 of all that would have stopped it
+        killed.end()  # kill -9 of all that would have stopped it
 
         eventually(lambda: not_served(data), within_seconds=15)
-    finally:
-        end_server(data)
 
+        stopped = start()
+        assert defer(project, "Grace") == data, "the data are those of before"
+        eventually(lambda: _greeted(history, "Grace"))
 
-def test_worker_that_stops_stops_its_server(
-    project: Path, worker: WorkerProcess, history: History
-) -> None:
-    worker.wait_until_ready()
-    data = defer(project, "Ada")
-    try:
-        eventually(lambda: _greeted(history, "Ada"))
-
-        assert worker.stop() == exit_codes.OK
+        assert stopped.stop() == exit_codes.OK
 
         eventually(lambda: not_served(data), within_seconds=15)
     finally:

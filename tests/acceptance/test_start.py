@@ -1,12 +1,12 @@
 """Workers that cannot start say why in a few words, and end."""
 
-import asyncio
+import socket
 import time
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-import asyncpg
 import pytest
+from acceptance.addresses import run_statement
 from acceptance.conftest import StartWorker
 from acceptance.worker_process import WorkerProcess
 
@@ -63,9 +63,7 @@ def test_module_that_cannot_be_used_is_named(
     assert "pgtasks/child.py" not in text
 
 
-def test_no_module_at_all_is_a_mistake_of_usage(
-    folder: Path, database_url: str
-) -> None:
+def test_no_module_at_all_is_a_mistake_of_usage(folder: Path, database_url: str) -> None:
     worker = WorkerProcess.start((), {"PGTASKS_DATABASE_URL": database_url}, folder)
 
     text = refused(worker, exit_codes.USAGE)
@@ -98,6 +96,25 @@ def test_wrong_address_is_refused_without_its_password(
     assert "Traceback" not in text
 
 
+def test_server_that_does_not_answer_is_waited_for_until_told_to_stop(
+    start_worker: StartWorker,
+) -> None:
+    """It may come up a moment later, as in a group of containers."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    url = f"postgresql://postgres:{PASSWORD}@127.0.0.1:{port}/nobody_knows"
+    worker = start_worker("--log-level", "debug", environ={"PGTASKS_DATABASE_URL": url})
+
+    worker.wait_for("waiting for the database", times=2)
+    assert worker.process.poll() is None
+    assert worker.stop() == exit_codes.OK
+
+    assert not worker.leftovers()
+    assert str(port) in worker.text()
+    assert PASSWORD not in worker.text()
+    assert "Traceback" not in worker.text(), worker.text()
+
+
 def _wrong(url: str, part: str) -> str:
     """The same server with a role and a password, and one part of the address wrong."""
     role = "nobody_knows" if part == "role" else "postgres"
@@ -120,7 +137,9 @@ def test_password_is_in_no_line_of_a_worker_that_works(
 def test_schema_of_a_newer_version_is_left_alone(
     start_worker: StartWorker, database_url: str
 ) -> None:
-    _run(database_url, "INSERT INTO pgtasks.migration (version, name) VALUES (9999, 'later')")
+    run_statement(
+        database_url, "INSERT INTO pgtasks.migration (version, name) VALUES (9999, 'later')"
+    )
 
     text = refused(start_worker())
 
@@ -146,20 +165,9 @@ def test_schema_that_may_not_be_installed_is_asked_for(
 def test_schema_is_installed_once_by_workers_that_start_together(
     start_worker: StartWorker, empty_database_url: str
 ) -> None:
-    workers = [
-        start_worker(environ={"PGTASKS_DATABASE_URL": empty_database_url}) for _ in range(3)
-    ]
+    workers = [start_worker(environ={"PGTASKS_DATABASE_URL": empty_database_url}) for _ in range(3)]
 
     for worker in workers:
         worker.wait_until_ready()
     for worker in workers:
         assert worker.stop() == exit_codes.OK
-
-
-def _run(url: str, statement: str) -> None:
-    async def run() -> None:
-        connection = await asyncpg.connect(url, timeout=10)
-        await connection.execute(statement)
-        await connection.close()
-
-    asyncio.run(run())

@@ -1,5 +1,6 @@
 """Workers that are told to stop: what runs may end, what does not is given back."""
 
+import asyncio
 import os
 import signal
 import time
@@ -10,7 +11,6 @@ from acceptance.history import History
 from acceptance.tables import Tables
 from acceptance.tasks_under_test import in_thread, quick, slow, swallows_cancellation
 from acceptance.worker_process import WorkerProcess
-from eventually import eventually
 
 from pgtasks import Client, exit_codes
 
@@ -19,15 +19,6 @@ ENDING_SECONDS = 3.0 + 1.5
 and some for a busy machine."""
 APART_SECONDS = 0.3
 """Signals that follow within a fifth of a second are one: see the supervisor."""
-
-
-def started(history: History, count: int) -> None:
-    """Wait until so many messages have been started."""
-
-    def enough() -> None:
-        assert len(history.starts()) >= count
-
-    eventually(enough)
 
 
 def ended_within(worker: WorkerProcess, seconds: float) -> int:
@@ -49,7 +40,7 @@ async def test_sigterm_lets_running_tasks_end_and_gives_the_rest_back(
     async with client.pool.acquire() as on, on.transaction():
         await slow.options(connection=on).defer_many([(f"slow-{n}", 1.0) for n in range(8)])
         await quick.options(connection=on).defer_many([(f"rest-{n}",) for n in range(3000)])
-    started(history, 408)
+    history.wait_until_started(408)
 
     signalled_at = time.monotonic()
     worker.signal()
@@ -72,7 +63,7 @@ async def test_sigterm_gives_a_task_back_that_outlasts_the_grace(
 ) -> None:
     worker = start_worker("--grace", "1s").wait_until_ready()
     await slow.defer("long", 60.0)
-    started(history, 1)
+    history.wait_until_started(1)
 
     worker.signal()
 
@@ -89,7 +80,7 @@ async def test_sigterm_ends_a_thread_that_outlasts_the_grace_with_its_process(
     """A thread cannot be ended: the message is free only when its process is gone."""
     worker = start_worker("--grace", "1s").wait_until_ready()
     await in_thread.defer("long", 60.0)
-    started(history, 1)
+    history.wait_until_started(1)
 
     worker.signal()
     code = ended_within(worker, 1 + ENDING_SECONDS)
@@ -106,7 +97,7 @@ async def test_sigterm_ends_a_task_that_will_not_be_cancelled(
 ) -> None:
     worker = start_worker("--grace", "1s").wait_until_ready()
     await swallows_cancellation.defer("deaf", 60.0)
-    started(history, 1)
+    history.wait_until_started(1)
 
     worker.signal()
     code = ended_within(worker, 1 + ENDING_SECONDS)
@@ -123,10 +114,10 @@ async def test_second_sigterm_cancels_at_once(
 ) -> None:
     worker = start_worker("--grace", "60s").wait_until_ready()
     await slow.defer("long", 60.0)
-    started(history, 1)
+    history.wait_until_started(1)
 
     worker.signal()
-    time.sleep(APART_SECONDS)
+    await asyncio.sleep(APART_SECONDS)
     worker.signal()
 
     assert ended_within(worker, ENDING_SECONDS) == exit_codes.OK
@@ -141,11 +132,11 @@ async def test_third_sigterm_ends_at_once(
 ) -> None:
     worker = start_worker("--grace", "60s").wait_until_ready()
     await swallows_cancellation.defer("deaf", 60.0)
-    started(history, 1)
+    history.wait_until_started(1)
 
     for _ in range(3):
         worker.signal()
-        time.sleep(APART_SECONDS)
+        await asyncio.sleep(APART_SECONDS)
 
     assert ended_within(worker, 2) == exit_codes.KILLED
     [row] = await tables.waiting()
@@ -163,7 +154,7 @@ async def test_signal_to_the_whole_process_group_counts_once(
     """Ctrl-C, a closed terminal and some init systems signal supervisor and children alike."""
     worker = start_worker("--processes", "2").wait_until_ready(2)
     await slow.defer("running", 1.0)
-    started(history, 1)
+    history.wait_until_started(1)
 
     worker.signal_group(number)
 
@@ -178,11 +169,11 @@ async def test_twenty_sigterms_in_a_tenth_of_a_second_are_one(
     """Whatever started it may pass a signal on that it got from the terminal already."""
     worker = start_worker().wait_until_ready()
     await slow.defer("running", 1.0)
-    started(history, 1)
+    history.wait_until_started(1)
 
     for _ in range(20):
         worker.signal()
-        time.sleep(0.005)
+        await asyncio.sleep(0.005)
 
     assert ended_within(worker, 1 + ENDING_SECONDS) == exit_codes.OK
     assert history.keys("end") == {"running"}
@@ -196,7 +187,7 @@ async def test_sigterm_at_any_moment_of_the_start_leaves_nothing_behind(
     await slow.defer_many([(f"m{n}", 0.05) for n in range(200)])
     for delay_seconds in (0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9, 1.2):
         worker = start_worker("--concurrency", "2")
-        time.sleep(delay_seconds)
+        await asyncio.sleep(delay_seconds)
         worker.signal()
 
         code = ended_within(worker, 1 + ENDING_SECONDS)
@@ -212,7 +203,7 @@ async def test_sigterm_to_a_child_lets_its_tasks_end_and_another_takes_its_place
 ) -> None:
     worker = start_worker().wait_until_ready()
     await slow.defer("running", 1.0)
-    started(history, 1)
+    history.wait_until_started(1)
     [child] = worker.children()
 
     os.kill(child, signal.SIGTERM)
@@ -231,7 +222,7 @@ async def test_rolling_restart_runs_every_message_once(
     """The new worker is up while the old one drains."""
     old = start_worker("--concurrency", "4").wait_until_ready()
     handles = await slow.defer_many([(f"m{n}", 0.02) for n in range(300)])
-    started(history, 50)
+    history.wait_until_started(50)
     new = start_worker("--concurrency", "4").wait_until_ready()
     old.signal()
 

@@ -33,7 +33,7 @@ class WorkerProcess:
             process = subprocess.Popen(
                 command,
                 cwd=folder,
-                env=environment() | environ,
+                env={**environment(), **environ},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

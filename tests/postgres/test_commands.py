@@ -106,6 +106,19 @@ def stranger(url: str) -> Iterator[str]:
     sql(url, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
 
+@pytest.fixture
+def read_only(url: str) -> Iterator[str]:
+    """The address of the database, while it takes no writes."""
+    name = urlsplit(url).path.lstrip("/")
+    sql(url, f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    yield url
+    sql(
+        url,
+        "SET default_transaction_read_only = off",
+        f'ALTER DATABASE "{name}" RESET default_transaction_read_only',
+    )
+
+
 # db
 
 
@@ -293,13 +306,14 @@ def test_what_a_message_says_cannot_steer_the_terminal(url: str, capsys: CLI) ->
 def test_rows_of_another_program_are_listed_too(url: str, capsys: CLI) -> None:
     put(url, None, vt="'-infinity'")
     put(url, vt="'infinity'")
+    sql(url, "INSERT INTO pgmq.q_emails (vt, enqueued_at) VALUES ('20000-01-01', '0044-03-15 BC')")
     sql(url, "INSERT INTO pgmq.q_emails (vt) VALUES (now())")
     assert main(["message", "list", "emails"]) == exit_codes.OK
     out = capsys.readouterr().out
-    assert re.search(r"^ +1  due +always +- ", out, re.MULTILINE)
+    assert re.search(r"^ +1  due .* ago +- +0  5$", out, re.MULTILINE)
     assert re.search(r"^ +2  delayed +never ", out, re.MULTILINE)
-    assert re.search(r"^ +3  due .* null$", out, re.MULTILINE)
-    for number, text in (("1", "not a message of pgtasks\n  5"), ("3", "NULL")):
+    assert re.search(r"^ +4  due .* null$", out, re.MULTILINE)
+    for number, text in (("1", "not a message of pgtasks\n  5"), ("3", "NULL"), ("4", "NULL")):
         assert main(["message", "show", "emails", number]) == exit_codes.OK
         assert text in capsys.readouterr().out
 
@@ -346,8 +360,31 @@ def test_a_role_without_rights_hears_what_it_may_not(stranger: str, capsys: CLI)
     for command in (["queue", "list"], ["defer", "t", "--create"], ["db", "check"]):
         assert main([*command, "--database-url", stranger]) == exit_codes.FAILED
         err = capsys.readouterr().err
-        assert err.startswith("pgtasks: this role may not do that: permission denied"), command
-        assert "rights" in err
+        assert "permission denied for schema pgtasks" in err, command
+        assert "GRANT" in err
+        assert "Traceback" not in err
+
+
+def test_a_role_with_few_rights_hears_which_is_missing(
+    url: str, stranger: str, capsys: CLI
+) -> None:
+    put(url)
+    grant_looking(url, stranger)
+    assert main(["queue", "list", "--database-url", stranger]) == exit_codes.FAILED
+    err = capsys.readouterr().err
+    assert err.startswith("pgtasks: this role may not do that: permission denied for table")
+    assert "Give it rights" in err
+
+
+def grant_looking(url: str, stranger: str) -> None:
+    """Let a role see the schema and the names of the queues, and nothing in them."""
+    role = urlsplit(stranger).username
+    sql(
+        url,
+        f"GRANT USAGE ON SCHEMA pgtasks, pgmq TO {role}",
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA pgtasks TO {role}",
+        f"GRANT SELECT ON pgmq.meta TO {role}",
+    )
 
 
 # doctor
@@ -412,30 +449,23 @@ def test_doctor_warns_of_queues_it_cannot_read(url: str, capsys: CLI) -> None:
     assert (level, text[:12]) == ("warn", "Their-Queue:")
 
 
-def test_doctor_finds_a_database_that_takes_no_writes(url: str, capsys: CLI) -> None:
-    name = urlsplit(url).path.lstrip("/")
-    sql(url, f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
-    assert main(["doctor"]) == exit_codes.FAILED
+def test_doctor_finds_a_database_that_takes_no_writes(read_only: str, capsys: CLI) -> None:
+    assert main(["doctor", "--database-url", read_only]) == exit_codes.FAILED
     out = capsys.readouterr().out
     assert re.search(r"^fail  writable +transactions are read-only", out, re.MULTILINE)
 
 
 def test_doctor_as_a_role_without_rights(stranger: str, capsys: CLI) -> None:
     found = diagnosis(capsys, "--database-url", stranger)
-    assert found["role"][0][0] == "fail"
-    assert "permission denied" in found["role"][0][1]
+    assert found["schema"][0][0] == "fail"
+    assert "permission denied" in found["schema"][0][1]
+    assert "queues" not in found
 
 
 def test_doctor_as_a_role_that_may_not_read_a_queue(url: str, stranger: str, capsys: CLI) -> None:
     """It may connect and read the schema: then the queues fail, and nothing is said of tasks."""
     put(url)
-    role = urlsplit(stranger).username
-    sql(
-        url,
-        f"GRANT USAGE ON SCHEMA pgtasks, pgmq TO {role}",
-        f"GRANT SELECT ON ALL TABLES IN SCHEMA pgtasks TO {role}",
-        f"GRANT SELECT ON pgmq.meta TO {role}",
-    )
+    grant_looking(url, stranger)
     found = diagnosis(capsys, "--database-url", stranger)
     assert found["role"][0][0] == "ok"
     assert found["queues"] == [("fail", found["queues"][0][1])]

@@ -1,6 +1,7 @@
 """The benchmarks' own arithmetic: a wrong ratio would be believed for a long time."""
 
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -8,21 +9,21 @@ import pytest
 from benchmarks import arguments
 from benchmarks.__main__ import BENCHMARKS
 from benchmarks.report import BEGIN, END, Result, amount, put_between_markers, to_json, to_markdown
-from benchmarks.rounds import compete
+from benchmarks.rounds import Sample, compete
 from benchmarks.stats import Series, percentile, ratio
 
 
-def test_the_median_is_not_moved_by_one_bad_round():
+def test_the_median_is_not_moved_by_one_bad_round() -> None:
     series = Series("worker", "messages/s", (90.0, 100.0, 5.0, 110.0, 101.0))
     assert (series.low, series.median, series.high) == (5.0, 100.0, 110.0)
 
 
-def test_ratios_are_of_the_same_round():
+def test_ratios_are_of_the_same_round() -> None:
     """Both sides ten times slower in the second round: that says nothing about either."""
     assert ratio((50.0, 5.0, 50.0), (100.0, 10.0, 200.0)) == 0.5
 
 
-def test_ratios_of_different_rounds_are_refused():
+def test_ratios_of_different_rounds_are_refused() -> None:
     with pytest.raises(ValueError, match="zip"):
         ratio((1.0, 2.0), (1.0,))
 
@@ -30,19 +31,19 @@ def test_ratios_of_different_rounds_are_refused():
 @pytest.mark.parametrize(
     ("percent", "expected"), [(0, 1), (1, 1), (50, 50), (99, 99), (99.1, 100), (100, 100)]
 )
-def test_a_percentile_is_one_of_the_samples(percent, expected):
+def test_a_percentile_is_one_of_the_samples(percent: float, expected: int) -> None:
     assert percentile(list(range(100, 0, -1)), percent) == expected
 
 
-def test_the_percentile_of_one_sample_is_that_sample():
+def test_the_percentile_of_one_sample_is_that_sample() -> None:
     assert percentile([7.0], 50) == percentile([7.0], 99) == 7.0
 
 
-async def test_rounds_begin_with_another_each_time_and_the_warm_up_is_not_counted():
-    order = []
+async def test_rounds_begin_with_another_each_time_and_the_warm_up_is_not_counted() -> None:
+    order: list[str] = []
 
-    def contestant(label):
-        async def turn():
+    def contestant(label: str) -> Callable[[], Awaitable[Sample]]:
+        async def turn() -> Sample:
             order.append(label)
             return {label: float(len(order))}
 
@@ -56,21 +57,21 @@ async def test_rounds_begin_with_another_each_time_and_the_warm_up_is_not_counte
 @pytest.mark.parametrize(
     ("value", "text"), [(0.123, "0.12"), (45.67, "45.7"), (99.96, "100.0"), (12345.6, "12,346")]
 )
-def test_amounts(value, text):
+def test_amounts(value: float, text: str) -> None:
     assert amount(value) == text
 
 
-def test_all_means_every_benchmark():
+def test_all_means_every_benchmark() -> None:
     assert arguments.read(["all"]).names == arguments.NAMES == tuple(BENCHMARKS)
 
 
-def test_the_defaults_and_quick():
+def test_the_defaults_and_quick() -> None:
     full, quick = arguments.read(["drain"]), arguments.read(["drain", "drain", "--quick"])
     assert (full.names, full.rounds, full.messages) == (("drain",), 5, 50_000)
     assert (quick.names, quick.rounds, quick.messages) == (("drain",), 2, 5_000)
 
 
-def test_numbers_given_count_more_than_quick():
+def test_numbers_given_count_more_than_quick() -> None:
     given = arguments.read(["pickup", "--quick", "--rounds", "3", "--messages", "1_000"])
     assert (given.rounds, given.messages) == (3, 1000)
 
@@ -78,7 +79,9 @@ def test_numbers_given_count_more_than_quick():
 @pytest.mark.parametrize(
     "argv", [[], ["drian"], ["drain", "--rounds", "0"], ["drain", "--messages", "many"]]
 )
-def test_a_wrong_command_line_is_refused(argv, capsys):
+def test_a_wrong_command_line_is_refused(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         arguments.read(argv)
     assert ended.value.code == 2
@@ -96,7 +99,7 @@ RESULT = Result(
 )
 
 
-def test_a_table_names_medians_spread_and_the_paired_ratio():
+def test_a_table_names_medians_spread_and_the_paired_ratio() -> None:
     text = to_markdown({"cpu": "2 cores"}, [RESULT])
     assert text.startswith("- cpu: 2 cores\n\n### drain: no-op tasks\n\nRead this.\n\n| |")
     assert (
@@ -105,13 +108,13 @@ def test_a_table_names_medians_spread_and_the_paired_ratio():
     ) in text
 
 
-def test_json_keeps_every_sample():
+def test_json_keeps_every_sample() -> None:
     [found] = json.loads(to_json({}, [RESULT]))["results"]
     assert found["series"][0]["samples"] == [10.0, 30.0]
     assert found["series"][0]["ratio"] == 0.375
 
 
-def test_only_what_is_between_the_markers_is_replaced(tmp_path: Path):
+def test_only_what_is_between_the_markers_is_replaced(tmp_path: Path) -> None:
     file = tmp_path / "performance.md"
     file.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
     for text in ("new", "newer"):
@@ -119,7 +122,7 @@ def test_only_what_is_between_the_markers_is_replaced(tmp_path: Path):
     assert file.read_text(encoding="utf-8") == f"before\n{BEGIN}\n\nnewer\n\n{END}\nafter\n"
 
 
-def test_a_file_without_markers_is_left_alone(tmp_path: Path):
+def test_a_file_without_markers_is_left_alone(tmp_path: Path) -> None:
     file = tmp_path / "README.md"
     file.write_text("no markers", encoding="utf-8")
     with pytest.raises(ValueError, match="has no lines"):
