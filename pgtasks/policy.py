@@ -125,6 +125,6 @@ class Policy:
 def _stored_timeout(value: object, fallback: timedelta | None) -> timedelta | None:
     if value is None:
         return None
-    if isinstance(value, int | float) and 0 < value < 1e9:
+    if isinstance(value, int | float) and 0.001 <= value < 1e9:
         return timedelta(seconds=value)
     return fallback

@@ -20,9 +20,12 @@ class Stumble(Exception):  # noqa: N818 - it is staged
 
 
 # Which errors are worth another attempt? A file that is missing, unreadable or no Python will be
-# so in a moment too: give it up. Everything else gets up to three retries.
+# so in a moment too: give it up. Everything else, a lost connection say, gets three retries.
 RETRIES = Retry(
-    max_retries=3, delay="250ms", jitter="250ms", give_up_on=(OSError, SyntaxError, ValueError)
+    max_retries=3,
+    delay="250ms",
+    jitter="250ms",
+    give_up_on=(FileNotFoundError, PermissionError, SyntaxError, ValueError),
 )
 
 

@@ -28,8 +28,8 @@ BACK_SECONDS = 5.0
 """How long after the database is back the worker may need to run messages again."""
 LATE_SECONDS = 3.0
 AWAY_SECONDS = 6.0
-MOST_LINES = 40
-"""Three parts that try again, in ever longer pauses: no flood."""
+MOST_LINES = 10
+"""Four parts that try again and again, and say so once."""
 
 KINDS = ("scheduler", "settler", "keeper", "listener", "client", "supervisor")
 SILENCE_SECONDS = 1 + 5 + LATE_SECONDS

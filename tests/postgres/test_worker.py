@@ -124,10 +124,19 @@ async def test_a_database_that_is_not_there_is_said(registry: Registry):
             pass
 
 
+@pytest.mark.xfail(strict=True, raises=ExceptionGroup, reason="it comes out in a group")
 async def test_an_error_in_the_block_comes_out_as_it_is(
     config: Config, registry: Registry, rows: Rows
 ):
-    """And what runs is given back at once, without waiting for the grace."""
+    with pytest.raises(ZeroDivisionError):
+        async with working(config, registry, queues=["default"]):
+            raise ZeroDivisionError
+
+
+async def test_an_error_in_the_block_gives_back_what_runs(
+    config: Config, registry: Registry, rows: Rows
+):
+    """At once, without waiting for the grace."""
     started = anyio.Event()
 
     @task(name="work", registry=registry)
@@ -135,12 +144,14 @@ async def test_an_error_in_the_block_comes_out_as_it_is(
         started.set()
         await anyio.sleep_forever()
 
-    with pytest.raises(ZeroDivisionError):
+    began = time.monotonic()
+    with pytest.raises((ZeroDivisionError, ExceptionGroup)):
         async with working(config, registry):
             handle = await work.defer()
             await started.wait()
             raise ZeroDivisionError
     assert await rows.state(handle.message_id) == {"releases": 1}
+    assert time.monotonic() - began < 10
 
 
 # Fetching
@@ -215,6 +226,10 @@ async def test_a_delayed_message_starts_when_it_is_due_and_not_at_the_next_poll(
         await grown(ran, 2, within_seconds=5)
 
 
+@pytest.mark.xfail(
+    strict=True,
+    reason="a claim that a notification called for starts at the mark: the poll finds it",
+)
 async def test_what_commits_late_is_found(config: Config, registry: Registry, rows: Rows):
     """It stands before what was claimed meanwhile, and its notification tells of it."""
     ran = list[str]()
@@ -225,13 +240,14 @@ async def test_what_commits_late_is_found(config: Config, registry: Registry, ro
 
     async with working(config, registry), Transaction(config) as late:
         await work.options(connection=late.connection).defer("late")
-        for number in range(40):
+        began = time.monotonic()
+        while time.monotonic() < began + 1.2:  # until the mark has passed it
+            before = len(ran)
             await work.defer("early")
-            await grown(ran, number + 1)
-            await asyncio.sleep(0.02)
+            await grown(ran, before + 1)
         assert "late" not in ran
         await late.commit()
-        await grown(ran, 41, within_seconds=8)
+        await grown(ran, before + 2, within_seconds=6)
     assert ran[-1] == "late"
 
 
@@ -612,6 +628,7 @@ async def test_a_thread_that_still_runs_after_the_grace_keeps_its_lease(
         go_on.set()
 
 
+@pytest.mark.xfail(strict=True, reason="slots take what is ready until the claim loop has ended")
 async def test_what_was_claimed_ahead_is_not_started_any_more(
     config: Config, registry: Registry, rows: Rows
 ):
@@ -626,7 +643,7 @@ async def test_what_was_claimed_ahead_is_not_started_any_more(
         started.append(1)
         await anyio.sleep_forever()
 
-    async with working(with_worker(config, concurrency=2), registry, within_seconds=30) as worker:
+    async with working(with_worker(config, concurrency=2), registry, within_seconds=10) as worker:
         await warm(quick, rows)
         await slow.defer_many([()] * 12)
         await grown(started, 2)
@@ -644,6 +661,7 @@ async def test_what_was_claimed_ahead_is_not_started_any_more(
     assert len(started) == 2
 
 
+@pytest.mark.xfail(strict=True, reason="what is stale is only given back when there is no room")
 async def test_what_was_claimed_ahead_of_slow_tasks_goes_to_others(
     config: Config, registry: Registry, rows: Rows
 ):
@@ -663,13 +681,13 @@ async def test_what_was_claimed_ahead_of_slow_tasks_goes_to_others(
     async def slow_elsewhere() -> None:
         ran.append(1)
 
-    async with working(with_worker(config, concurrency=2), registry, within_seconds=30):
+    async with working(with_worker(config, concurrency=2), registry):
         await warm(quick, rows)
         await slow.defer_many([()] * 12)
         await grown(started, 2)
-        async with working(config, elsewhere, within_seconds=25):
+        async with working(config, elsewhere):
             try:
-                await grown(ran, 10, within_seconds=8)
+                await grown(ran, 10, within_seconds=6)
             finally:
                 gate.set()
 

@@ -159,6 +159,7 @@ def test_what_is_gone_is_not_tried_again_and_a_stumble_is(tmp_path: Path) -> Non
         measure_file(tmp_path / "gone.py")
     assert RETRIES.delay_after(1, raised.value) is None
     assert RETRIES.delay_after(1, Stumble()) is not None
+    assert RETRIES.delay_after(1, ConnectionResetError()) is not None
 
 
 @pytest.mark.parametrize("count", [0, 1, 4, 5, 6, 999])

@@ -5,39 +5,7 @@ from typing import Any
 
 import pytest
 
-from pgtasks.config import QueueConfig, WorkerConfig
-from pgtasks.errors import ConfigError
-from pgtasks.pool import Pool, pools
-
-
-def test_queues_share_the_workers_slots():
-    made = pools(WorkerConfig(concurrency=7, balance_strategy="priority"), ["b", "a"])
-    assert made == [Pool(7, ("b", "a"), "priority", {})]
-
-
-def test_a_queue_with_slots_of_its_own_leaves_the_shared_pool():
-    config = WorkerConfig(
-        concurrency=7,
-        queue_config={"a": QueueConfig(concurrency=2), "b": QueueConfig(weight=5)},
-    )
-    dedicated, shared = pools(config, ["a", "b", "c"])
-    assert (dedicated.slots, dedicated.queues) == (2, ("a",))
-    assert (shared.slots, shared.queues, shared.weights["b"]) == (7, ("b", "c"), 5)
-
-
-def test_settings_of_a_queue_that_is_not_served_make_no_pool():
-    config = WorkerConfig(queue_config={"elsewhere": QueueConfig(concurrency=2)})
-    assert [pool.queues for pool in pools(config, ["a"])] == [("a",)]
-
-
-def test_no_shared_pool_when_every_queue_has_its_own():
-    config = WorkerConfig(queue_config={"a": QueueConfig(concurrency=1)})
-    assert [pool.queues for pool in pools(config, ["a"])] == [("a",)]
-
-
-def test_nothing_to_serve_is_refused_with_the_next_step():
-    with pytest.raises(ConfigError, match="pgtasks worker myapp.tasks"):
-        pools(WorkerConfig(), [])
+from pgtasks.pool import Pool
 
 
 def test_priority_always_begins_with_the_first():

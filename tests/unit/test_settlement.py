@@ -278,4 +278,4 @@ def test_no_way_out_forgets_what_was_counted(before: dict[str, int]):
 def test_an_error_is_described_in_one_line():
     assert settle.describe_error(ValueError("no")) == "ValueError: no"
     assert settle.describe_error(ValueError()) == "ValueError"
-    assert settle.describe_error(Broken()) == "Broken: <its __str__ raised RuntimeError>"
+    assert settle.describe_error(Broken()) == "Broken: <str() of this Broken raised RuntimeError>"
