@@ -1,5 +1,7 @@
 """`python -m benchmarks NAME… | all`."""
 
+import asyncio
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -42,6 +44,10 @@ def main(argv: Sequence[str]) -> int:
 async def _run_all(
     arguments: Arguments, server_url: str, folder: Path
 ) -> tuple[dict[str, str], list[Result]]:
+    # Whatever ends this, the processes it started are ended too.
+    asyncio.get_running_loop().add_signal_handler(
+        signal.SIGTERM, signal.raise_signal, signal.SIGINT
+    )
     before = machine.load()
     results = [await _run(name, arguments, server_url, folder) for name in arguments.names]
     facts = await machine.facts(server_url)

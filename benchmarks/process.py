@@ -67,7 +67,10 @@ async def _running(
         )
     try:
         await _wait_for(text, times, process, log)
-        yield Running(process.pid, log)
+        async with anyio.create_task_group() as watch:
+            watch.start_soon(_fail_when_ended, process, log)
+            yield Running(process.pid, log)
+            watch.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True):
             await _end(process)
@@ -90,8 +93,14 @@ async def _wait_for(text: str, times: int, process: Process, log: Path) -> None:
             if _said(log).count(text) >= times:
                 return
             await anyio.sleep(0.05)
-    said = _said(log)[-3000:]
-    raise RuntimeError(f"process {process.pid} did not say {text!r} {times} times:\n{said}")
+    raise RuntimeError(
+        f"{process.pid} did not say {text!r} {times} times, but:\n{_said(log)[-3000:]}"
+    )
+
+
+async def _fail_when_ended(process: Process, log: Path) -> None:
+    await process.wait()
+    raise RuntimeError(f"{process.pid} ended while it was measured:\n{_said(log)[-3000:]}")
 
 
 def _said(log: Path) -> str:

@@ -14,7 +14,16 @@ import attrs
 
 from pgtasks import layers
 from pgtasks.config import Config, DatabaseConfig
-from pgtasks.connection import CALL_SECONDS, Pool, is_transient, open_pool, unreachable
+from pgtasks.connection import (
+    CALL_SECONDS,
+    Connection,
+    Pool,
+    is_transient,
+    open_connection,
+    open_pool,
+    transaction,
+    unreachable,
+)
 from pgtasks.database import Database, given, open_database
 from pgtasks.errors import DatabaseUnreachable, NotConnectedError, SchemaError
 from pgtasks.layers import Loaded
@@ -141,7 +150,7 @@ class Client:
                 them: then they may be there or not.
         """
         if call.connection is not None:
-            await self._ensure_queue(call.queue)
+            await self._ensure_queue(call.queue, call.connection)
             return await self._store(call, call.connection)
         return await self.at_home(lambda: self._on_pool(lambda on: self._store(call, on), call))
 
@@ -216,12 +225,17 @@ class Client:
         return [Handle(id_, call.queue, row) for id_, row in zip(ids, stored, strict=True)]
 
     # A statement that fails would end the caller's transaction, so that a queue has to be there
-    # before it is used on the caller's connection.
-    async def _ensure_queue(self, queue: str) -> None:
-        if queue not in self._known_queues:
-            await self.at_home(
-                lambda: self._on_pool(lambda on: self._create_queue(queue, on), Call("", queue, ()))
-            )
+    # before it is used on the caller's connection. It is created on a connection of its own: all
+    # of the pool's may be in transactions that wait for this.
+    async def _ensure_queue(self, queue: str, on: Executor) -> None:
+        if queue in self._known_queues or await Store(on).queue_exists(queue):
+            self._known_queues.add(queue)
+            return
+        connection = await open_connection(self._address, "set-up")
+        try:
+            await self._create_queue(queue, connection)
+        finally:
+            connection.terminate()
 
     async def _create_queue(self, queue: str, on: Executor) -> None:
         try:
@@ -242,7 +256,7 @@ async def _store_many(
     store: Store, call: Call, bodies: Sequence[str], *, notify: bool
 ) -> list[int]:
     stored: list[int] = []
-    async with cast("Any", store.on).transaction():
+    async with transaction(cast("Connection", store.on)):
         for start in range(0, len(bodies), CHUNK):
             chunk = bodies[start : start + CHUNK]
             stored += await store.send_many(call.queue, chunk, call.headers, call.delay, call.at)

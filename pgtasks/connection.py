@@ -1,6 +1,7 @@
 """Connections to Postgres: how they are opened, when they are given up, what an error means."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
@@ -105,6 +106,27 @@ async def open_pool(database: DatabaseConfig, purpose: str, *, least: int) -> Po
     except (*FAILURES, ValueError) as error:
         pool.terminate()
         raise unreachable(database, error) from error
+
+
+@asynccontextmanager
+async def transaction(connection: Connection) -> AsyncIterator[None]:
+    """Open a transaction that is committed or rolled back even when its block is cancelled.
+
+    asyncpg's own is left open then: its ROLLBACK is cancelled too.
+    """
+    opened = connection.transaction()
+    await opened.start()
+    try:
+        yield
+    except BaseException:
+        with anyio.move_on_after(CALL_SECONDS, shield=True) as bound:
+            await opened.rollback()
+        if bound.cancelled_caught:
+            connection.terminate()
+        raise
+    # A COMMIT that is cancelled may have happened: it is waited for.
+    with anyio.fail_after(CALL_SECONDS, shield=True):
+        await opened.commit()
 
 
 def unreachable(database: DatabaseConfig, error: BaseException) -> DatabaseUnreachable:

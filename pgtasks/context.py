@@ -13,6 +13,7 @@ import attrs
 
 from pgtasks.connection import Connection
 from pgtasks.duration import parse_duration
+from pgtasks.lease import Lease
 from pgtasks.message import Message
 from pgtasks.outcome import Delay
 from pgtasks.policy import Policy
@@ -23,7 +24,9 @@ running: ContextVar["Context"] = ContextVar("pgtasks_context")
 class Ties(Protocol):
     """What ties a running message to its worker."""
 
-    resources: Any
+    @property
+    def resources(self) -> Any:
+        """What the application's lifespan yielded."""
 
     def transaction(self, context: "Context") -> Any:
         """Return the transaction that ends with the message's completion."""
@@ -49,7 +52,7 @@ class Context:
         ```
     """
 
-    message: Message
+    lease: Lease
     task: str
     id: str
     policy: Policy
@@ -63,6 +66,11 @@ class Context:
     settled: bool = False
     """The message is completed already, by `transaction()`."""
     _finished: threading.Event | None = None
+
+    @property
+    def message(self) -> Message:
+        """The message as it was claimed."""
+        return self.lease.message
 
     @property
     def queue(self) -> str:

@@ -26,6 +26,7 @@ from pgtasks.runner import Runner
 from pgtasks.scheduler import Scheduler
 from pgtasks.settlement import Run
 from pgtasks.settler import Settler
+from pgtasks.ties import WorkerTies
 
 log = Events("pgtasks.worker")
 
@@ -155,11 +156,10 @@ class Crew:
             registry=self.registry,
             plan=self.plan,
             settler=self._settler,
-            client=self.client,
+            ties=WorkerTies(self.client, self._settler, self.name, resources),
             worker=self.name,
             threads=anyio.CapacityLimiter(self.plan.slots),
             background=background,
-            resources=resources,
         )
 
     def _scheduled(self, runner: Runner) -> list[Scheduler | Alone]:

@@ -33,11 +33,12 @@ class Lease:
     """Ends the run, with the reason; None while nothing runs. Written by the loop."""
 
     def __attrs_post_init__(self) -> None:
+        self.kept_until = 0.0
         self.renewed(self.message.claimed_at, self.length_seconds)
 
     def renewed(self, asked_at: float, length_seconds: float) -> None:
         """Note that it lasts `length_seconds` from `asked_at`, at least."""
-        self.kept_until = asked_at + length_seconds
+        self.kept_until = max(self.kept_until, asked_at + length_seconds)
         self.extend_at = asked_at + length_seconds / 3
 
     @property

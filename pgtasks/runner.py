@@ -1,9 +1,9 @@
 """Runner: runs one leased message. Find its task, call it, settle what became of it."""
 
 import asyncio
+import contextvars
 import inspect
 import math
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from time import monotonic
@@ -14,11 +14,11 @@ import attrs
 from anyio.abc import TaskGroup
 
 from pgtasks import settlement as settle
-from pgtasks.client import Client
-from pgtasks.context import Context, running
+from pgtasks.context import Context, Ties, running
 from pgtasks.duration import format_duration
 from pgtasks.errors import DecodeError, LeaseLost, TaskTimeout
 from pgtasks.events import Events
+from pgtasks.isolated import Isolated
 from pgtasks.lease import Lease
 from pgtasks.message import Message, read_envelope
 from pgtasks.outcome import Discard, RetryLater, Signal, Snooze
@@ -26,7 +26,6 @@ from pgtasks.plan import Plan
 from pgtasks.registry import Registry
 from pgtasks.settlement import Run, Settlement, describe_error
 from pgtasks.settler import Settler
-from pgtasks.store import Store
 from pgtasks.task import Task
 from pgtasks.thread_call import ThreadCall
 
@@ -41,6 +40,8 @@ class _Ready:
     context: Context
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    variables: contextvars.Context = attrs.field(factory=contextvars.copy_context)
+    """The context variables of this run alone."""
     scope: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
     reason: str = "timeout"
     """Why the scope was cancelled; a scope's own deadline says nothing."""
@@ -61,12 +62,11 @@ class Runner:
     registry: Registry
     plan: Plan
     settler: Settler
-    client: Client
+    ties: Ties
     worker: str
     threads: anyio.CapacityLimiter
     background: TaskGroup
     """Where the runs go whose thread outlives its time."""
-    resources: Any = None
     outliving: set[Lease] = attrs.field(factory=set, init=False)
     """Leases of runs that are over, but whose threads go on."""
     _thread_ended: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
@@ -107,7 +107,7 @@ class Runner:
         policy = self.plan.policy(task)
         if message.headers is not None and (said := message.state.options):
             policy = policy.overridden(said)
-        context = Context(message, task.name, str(envelope.metadata.id), policy, self)
+        context = Context(lease, task.name, str(envelope.metadata.id), policy, self.ties)
         return _Ready(task, context, args, kwargs)
 
     def _unknown(self, message: Message, name: str) -> Settlement:
@@ -122,16 +122,13 @@ class Runner:
 
     async def _perform(self, ready: _Ready) -> object:
         """Call the task and return what it returned, or the exception that it ended with."""
-        token = running.set(ready.context)
+        ready.variables.run(running.set, ready.context)
         if (seconds := ready.context.policy.timeout_seconds) is not None:
             ready.scope.deadline = anyio.current_time() + seconds
-        try:
-            with ready.scope:
-                return await self._call(ready)
-            ready.context.cancelled = True
-            return _Cancelled()
-        finally:
-            running.reset(token)
+        with ready.scope:
+            return await self._call(ready)
+        ready.context.cancelled = True
+        return _Cancelled()
 
     async def _call(self, ready: _Ready) -> object:
         task = ready.task
@@ -141,7 +138,8 @@ class Runner:
             )
         try:
             if task.is_async:
-                return await task.fn(*ready.args, **ready.kwargs)
+                coroutine = ready.variables.run(partial(task.fn, *ready.args, **ready.kwargs))
+                return await Isolated(coroutine, ready.variables)
             return await self._in_thread(ready)
         except asyncio.CancelledError as error:
             # Ours, or the worker's; otherwise the task cancelled itself, or let the cancellation
@@ -154,7 +152,8 @@ class Runner:
             return error
 
     async def _in_thread(self, ready: _Ready) -> object:
-        ready.thread = ThreadCall(partial(ready.task.fn, *ready.args, **ready.kwargs))
+        call = partial(ready.task.fn, *ready.args, **ready.kwargs)
+        ready.thread = ThreadCall(partial(ready.variables.run, call))
         ended = await ready.thread.run(self.threads)
         return await ended if inspect.isawaitable(ended) else ended
 
@@ -227,43 +226,6 @@ class Runner:
                 **_task_fields(ready),
             )
 
-    # What a running task asks of its worker, through its context
-
-    @asynccontextmanager
-    async def transaction(self, context: Context) -> Any:
-        """Open a transaction that ends with the fenced completion of the context's message."""
-        acquire = self.client.config.database.acquire_timeout.total_seconds()
-        async with (
-            self.client.pool.acquire(timeout=acquire) as connection,
-            connection.transaction(),
-        ):
-            yield connection
-            await self._complete_within(Store(connection), context)
-
-    async def _complete_within(self, store: Store, context: Context) -> None:
-        message = context.message
-        ending = settle.succeeded(
-            message, context.policy, Run(monotonic() - context.started_at, self.worker)
-        )
-        ids, deliveries = [message.message_id], [message.delivery]
-        if ending.action == "complete":
-            ended = await store.complete(message.queue, ids, deliveries)
-        else:
-            ended = await store.archive(message.queue, ids, deliveries, [ending.state])
-        if not ended:
-            raise LeaseLost(_lost_text(message))
-
-    async def extend(self, context: Context, length: timedelta) -> None:
-        """Extend the lease of the context's message now."""
-        message = context.message
-        acquire = self.client.config.database.acquire_timeout.total_seconds()
-        async with self.client.pool.acquire(timeout=acquire) as connection:
-            [row] = await Store(connection).extend(
-                message.queue, [message.message_id], [message.delivery], [length]
-            )
-        if not row["held"]:
-            raise LeaseLost(_lost_text(message))
-
 
 class _Cancelled:
     """A run that was cancelled and did end."""
@@ -277,13 +239,6 @@ def _take_back_cancellation() -> None:
 
 def _to_milliseconds(delay: timedelta) -> timedelta:
     return timedelta(milliseconds=round(delay / timedelta(milliseconds=1)))
-
-
-def _lost_text(message: Message) -> str:
-    return (
-        f"message {message.message_id} of {message.queue!r} belongs to somebody else now: the "
-        "lease ran out before it could be extended"
-    )
 
 
 def _fields(message: Message) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from pgtasks.lease import Lease, leased
 from pgtasks.outage import Outage
 from pgtasks.pool import Pool
 from pgtasks.settler import Settler
-from pgtasks.store import Record, Store
+from pgtasks.store import BEGINNING, Record, Store
 from pgtasks.watermark import Watermark
 
 log = Events("pgtasks.scheduler")
@@ -34,6 +34,8 @@ LOOK_AHEAD_SECONDS = 0.1
 """Messages are claimed ahead of their slots for so long as the slots will take to reach them."""
 STALE_SECONDS = 1.0
 """What was claimed ahead and not reached for so long is given back."""
+LONGEST_MISS_SECONDS = 0.5
+"""The longest pause before looking again at messages that somebody else has locked."""
 MESSAGES_A_TURN = 16
 """How many messages that never wait a runner runs before others get the loop."""
 
@@ -45,6 +47,8 @@ class _Look:
     at: float = 0.0
     called: bool = False
     """Somebody said that there is something, since the last claim was sent."""
+    misses: int = 0
+    """How often in a row something was due and could not be claimed."""
     watermark: Watermark = attrs.field(factory=Watermark)
 
 
@@ -100,8 +104,9 @@ class Scheduler:
         self._wake.set()
 
     def stop(self) -> None:
-        """Claim no more; what is running goes on."""
+        """Claim no more, start no more; what is running goes on."""
         self._stopping = True
+        self._give_back()
         self._wake.set()
         self._room.set()
 
@@ -123,6 +128,7 @@ class Scheduler:
         backoff = Backoff(longest_seconds=self._fetching.error_delay.total_seconds())
         while not self._stopping:
             try:
+                self._give_back_stale()
                 room = await self._wait_for_room()
                 for queue in order():
                     if room > 0 and self._looks[queue].at <= monotonic():
@@ -137,16 +143,23 @@ class Scheduler:
 
     async def _fetch(self, queue: str, room: int) -> int:
         """Claim and dispatch due messages of a queue; return how many."""
-        look = self._looks[queue]
-        limit = min(room, LARGEST_CLAIM)
-        since, claimed_at, look.called = look.watermark.since(), monotonic(), False
+        look, limit = self._looks[queue], min(room, LARGEST_CLAIM)
+        since, claimed_at = look.watermark.since(), monotonic()
+        was_called, look.called = look.called, False
         rows = await self._claim(queue, limit, since)
+        if since == BEGINNING:
+            look.watermark.looked_fully(monotonic() - claimed_at)
         if rows:
+            look.misses = 0
             look.watermark.passed(max(row["due_at"] for row in rows))
             self._dispatch([self._leased(queue, row, claimed_at) for row in rows])
         if len(rows) < limit and not self._stopping:
-            next_look_at = await self._next_look_at(queue, look)
-            look.at = 0.0 if look.called else next_look_at
+            if was_called and since != BEGINNING:
+                # Who called may have committed late: what it sent stands behind the mark.
+                look.at = look.watermark.hurry()
+            else:
+                next_look_at = await self._next_look_at(queue, look)
+                look.at = 0.0 if look.called else next_look_at
         return len(rows)
 
     async def _claim(self, queue: str, limit: int, since: datetime) -> list[Record]:
@@ -166,12 +179,18 @@ class Scheduler:
         )
         if seconds is None:
             return monotonic() + longest
-        # Due and still not claimed: somebody else has it locked, or it came this instant.
-        return monotonic() + (min(seconds, longest) if seconds > 0 else 0.002)
+        if seconds > 0:
+            look.misses = 0
+            return monotonic() + min(seconds, longest)
+        # Due and still not claimed: it came this instant, or somebody else has it locked.
+        look.misses = min(look.misses + 1, 16)
+        return monotonic() + min(0.001 * 2.0**look.misses, LONGEST_MISS_SECONDS, longest)
 
     async def _rest(self) -> None:
         """Wait until a queue is to be looked at, or somebody calls."""
         pause = min(look.at for look in self._looks.values()) - monotonic()
+        if self._ready:
+            pause = min(pause, STALE_SECONDS)
         if pause <= 0:
             self._wake.clear()
             return

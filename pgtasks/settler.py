@@ -228,7 +228,10 @@ async def _state_ends(
         case _:
             delays = [settlement.delay for settlement in settlements]
             states = [settlement.state for settlement in settlements]
-            return await store.retry(queue, ids, deliveries, delays, states)
+            ended = await store.retry(queue, ids, deliveries, delays, states)
+            if not all(delays):  # due at once: for any worker that has room
+                await store.notify(queue)
+            return ended
 
 
 def _fields(pending: _Pending) -> dict[str, Any]:

@@ -171,6 +171,11 @@ class Store:
         created: bool = await self.on.fetchval(statement("create_queue"), check_queue_name(queue))
         return created
 
+    async def queue_exists(self, queue: str) -> bool:
+        """Tell whether a queue is there; never fails a transaction that it is asked in."""
+        exists: bool = await self.on.fetchval(_on_queue("queue_exists", queue))
+        return exists
+
     async def list_queues(self) -> list[str]:
         """Return the names of all queues."""
         return [row[0] for row in await self.on.fetch(statement("list_queues"))]

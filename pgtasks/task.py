@@ -37,14 +37,14 @@ class Task(Generic[P, R]):
     is_async: bool
     _options: Options = attrs.field(factory=Options)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function itself; nothing is stored."""
         if self.signature.context_parameter is None:
             return self.fn(*args, **kwargs)
         placed, named = self.signature.with_context(current_message(), args, kwargs)
         return self.fn(*placed, **named)
 
-    async def defer(self, *args: P.args, **kwargs: P.kwargs) -> Handle:
+    async def defer(self, /, *args: P.args, **kwargs: P.kwargs) -> Handle:
         """Store a message to run this task with these arguments.
 
         When this returns, Postgres has it.
@@ -75,7 +75,7 @@ class Task(Generic[P, R]):
         encoded = self._encoded_many(calls)
         return await current_client().send(self._call(encoded)) if encoded else []
 
-    def defer_sync(self, *args: P.args, **kwargs: P.kwargs) -> Handle:
+    def defer_sync(self, /, *args: P.args, **kwargs: P.kwargs) -> Handle:
         """Do what `defer` does, from code without an event loop.
 
         Raises:
@@ -169,13 +169,13 @@ class NamedTask:
     queue: str | None = None
     _options: Options = attrs.field(factory=Options)
 
-    async def defer(self, *args: Any, **kwargs: Any) -> Handle:
+    async def defer(self, /, *args: Any, **kwargs: Any) -> Handle:
         """Store a message; positional arguments become an array, named ones an object."""
         encoded = encode_plain(args, kwargs)
         [handle] = await current_client().send(self._call(encoded))
         return handle
 
-    def defer_sync(self, *args: Any, **kwargs: Any) -> Handle:
+    def defer_sync(self, /, *args: Any, **kwargs: Any) -> Handle:
         """Do what `defer` does, from code without an event loop."""
         [handle] = current_client().send_sync(self._call(encode_plain(args, kwargs)))
         return handle

@@ -30,6 +30,8 @@ class Watermark:
     _newest: datetime = BEGINNING
     _moved_at: float = attrs.field(factory=monotonic)
     _full_look_at: float = 0.0
+    _full_look_seconds: float = 0.0
+    """How long the last full look took."""
 
     def since(self) -> datetime:
         """Return where the next claim has to start."""
@@ -38,6 +40,17 @@ class Watermark:
             self._full_look_at = now + FULL_LOOK_SECONDS
             return BEGINNING
         return self._mark
+
+    def looked_fully(self, seconds: float) -> None:
+        """Note how long a full look took."""
+        self._full_look_seconds = seconds
+
+    def hurry(self) -> float:
+        """Ask for a full look soon, and return when it may be: it must not take 5 % of the time."""
+        last = self._full_look_at - FULL_LOOK_SECONDS
+        soon = last + 20 * self._full_look_seconds
+        self._full_look_at = min(self._full_look_at, max(soon, monotonic()))
+        return self._full_look_at
 
     def look_fully(self) -> None:
         """Let the next claim start at the beginning."""

@@ -128,7 +128,12 @@ class Worker:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        return await self._block.__aexit__(kind, error, traceback)
+        try:
+            return await self._block.__aexit__(kind, error, traceback)
+        except BaseExceptionGroup as errors:
+            if errors.exceptions != (error,):
+                raise
+            return False  # the block's own error, as it was
 
     async def _wind_down(self, kind: type[BaseException] | None, *_: object) -> None:
         """Stop before the task group would cancel everything, and with it what is to be settled.

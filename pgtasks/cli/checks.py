@@ -81,24 +81,28 @@ def examine(source: Source, modules: Sequence[str]) -> list[Finding]:
 
 
 async def _examine_database(loaded: Loaded, tasks_known: bool) -> list[Finding]:
-    found: list[Finding] = []
     database: Database | None = None
     try:
         database = await open_database(loaded)
-        await _install_embedded(database)
-        async with database.connection("doctor") as connection:
-            with explained(database):
-                patient = await _looked_at(Session(loaded, database, connection))
-            for check in CHECKS if tasks_known else CHECKS[:-1]:
-                new = await _run(check, patient)
-                found += new
-                if check in NEEDED and any(one.level == "fail" for one in new):
-                    break
+        with explained(database):
+            await _install_embedded(database)
+            return await _run_all(loaded, database, tasks_known)
     except DatabaseError as error:
-        found.append(_failed("connection", error))
+        return [_failed("connection", error)]
     finally:
         if database is not None:
             database.close()
+
+
+async def _run_all(loaded: Loaded, database: Database, tasks_known: bool) -> list[Finding]:
+    found: list[Finding] = []
+    async with database.connection("doctor") as connection:
+        patient = await _looked_at(Session(loaded, database, connection))
+        for check in CHECKS if tasks_known else CHECKS[:-1]:
+            new = await _run(check, patient)
+            found += new
+            if check in NEEDED and any(one.level == "fail" for one in new):
+                break
     return found
 
 

@@ -119,8 +119,7 @@ def when(at: datetime, clock: datetime) -> str:
 
 def moment(at: datetime) -> str:
     """A moment in the zone of this machine, to the second."""
-    at = at if at.year == _NEVER else at.astimezone()  # which may be in a year that is none
-    return at.isoformat(" ", "seconds")
+    return at.astimezone().isoformat(" ", "seconds")
 
 
 def _cell(value: object) -> str:

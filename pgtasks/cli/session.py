@@ -1,5 +1,7 @@
 """An open database for the length of a command, with errors in words."""
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -62,6 +64,10 @@ def explained(database: Database) -> Iterator[None]:
     """Turn what the driver raises into an error that says what to do."""
     try:
         yield
+    except asyncio.CancelledError:
+        # Ctrl-C. What asyncio would log of a connection that is half open then helps nobody.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        raise
     except PgtasksError:  # some of them are OSErrors too, and say already what to do
         raise
     except TimeoutError as error:

@@ -10,7 +10,8 @@ WITH lease AS (
     FOR UPDATE OF message SKIP LOCKED
 ), extended AS (
     UPDATE {q} AS message
-    SET vt = clock_timestamp() + held.length
+    -- A task may have asked for more time than this.
+    SET vt = greatest(message.vt, clock_timestamp() + held.length)
     FROM held
     WHERE message.msg_id = held.msg_id
     RETURNING message.msg_id

@@ -85,7 +85,6 @@ async def test_options_never_clash_with_arguments(client: Client, rows: Rows):
     assert await stored(rows) == [call]
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="`self` of defer is not positional-only")
 async def test_an_argument_may_be_named_self(client: Client, rows: Rows):
     await method.defer(**{"self": 1})  # type: ignore[arg-type]
     await method.options(delay=0).defer_many([{"self": 2}])
@@ -307,12 +306,6 @@ async def test_a_callers_own_connection_will_do(client: Client, rows: Rows, data
     assert await stored(rows, "sums") == [{"a": 1}, {"a": 2}]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=DatabaseUnreachable,
-    reason="the first use of a queue wants a second connection of a pool whose connections all "
-    "wait for that",
-)
 async def test_all_connections_may_be_in_transactions_that_defer(config: Config, rows: Rows):
     small = attrs.evolve(config.database, max_connections=2, acquire_timeout=seconds(2))
     async with connect(config=attrs.evolve(config, database=small)) as client:

@@ -17,7 +17,7 @@ import asyncpg
 import pytest
 from eventually import eventually
 
-from pgtasks import exit_codes, migrate
+from pgtasks import embedded, exit_codes, migrate
 from pgtasks.cli import checks, main
 from pgtasks.cli.checks import Patient
 
@@ -412,6 +412,7 @@ def test_doctor_finds_nothing_wrong(url: str, capsys: CLI) -> None:
         assert re.search(rf"^ok    {check} ", out, re.MULTILINE), check
     assert re.search(r"^ok    queues      emails: 1 due", out, re.MULTILINE)
     assert re.search(r"^warn  tasks       no modules named", out, re.MULTILINE)
+    assert not re.search(r"^\w+ +unknown ", out, re.MULTILINE)
 
 
 def test_doctor_without_schema(empty_database_url: str, capsys: CLI) -> None:
@@ -508,6 +509,26 @@ def test_doctor_refuses_an_old_server_and_a_standby() -> None:
     [finding] = asyncio.run(checks.clocks(patient()))
     assert (finding.level, finding.text) == ("warn", finding.text)
     assert "9.00 s" in finding.text
+
+
+def test_with_nothing_configured_the_embedded_server_is_used_and_installed(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: CLI
+) -> None:
+    """Its start is tested elsewhere; here a server that runs already stands in for it."""
+    monkeypatch.delenv("PGTASKS_DATABASE_URL")
+    started: list[Path] = []
+
+    def start(project_folder: Path) -> embedded.Server:
+        started.append(project_folder)
+        return embedded.Server(empty_database_url, "18.6", Path("/data"), Path("/bin"), None)
+
+    monkeypatch.setattr(embedded, "start", start)
+    found = diagnosis(capsys)
+    assert started == [tmp_path]
+    assert found["connection"][0][1].startswith("embedded Postgres 18.6")
+    assert "data in /data" in found["connection"][0][1]
+    assert found["schema"][0][0] == "ok"
+    assert answer(capsys, "queue", "list") == []
 
 
 MODULE = """

@@ -242,7 +242,6 @@ async def test_an_end_that_comes_after_the_transaction_does_not_matter(
     assert "ended badly after its transaction had completed the message" in heard.events()
 
 
-@pytest.mark.xfail(strict=True, reason="the keeper finds the row gone and calls the lease lost")
 async def test_what_follows_the_transaction_is_not_cancelled(
     config: Config, registry: Registry, rows: Rows, heard: Any
 ):
@@ -287,10 +286,6 @@ async def test_a_second_transaction_is_refused(config: Config, registry: Registr
     assert raised == ["this message was completed by an earlier transaction()"]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="each holds the connection that another needs to make sure that the queue is there",
-)
 async def test_transactions_of_as_many_runs_as_there_are_connections_may_defer(
     config: Config, registry: Registry, rows: Rows
 ):

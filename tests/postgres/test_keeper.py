@@ -352,7 +352,6 @@ async def test_asking_for_more_time(config: Config, registry: Registry, rows: Ro
         go_on.set()
 
 
-@pytest.mark.xfail(strict=True, reason="the keeper's next extension shortens the lease again")
 async def test_more_time_is_not_taken_back(config: Config, registry: Registry, rows: Rows):
     extended, go_on = anyio.Event(), anyio.Event()
 
@@ -402,7 +401,6 @@ async def test_asking_for_more_time_tells_when_it_is_too_late(
     assert (await rows.one(made))["headers"] is None
 
 
-@pytest.mark.xfail(strict=True, reason="a row that somebody locks counts as extended")
 async def test_more_time_that_was_not_given_is_not_claimed_to_be(
     config: Config, registry: Registry, rows: Rows, database_url: str
 ):

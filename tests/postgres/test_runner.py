@@ -238,7 +238,6 @@ async def test_anything_raised_is_a_failure_and_the_worker_lives_on(
     assert await rows.all() == []
 
 
-@pytest.mark.xfail(strict=True, reason="the whole pool ends with it, and the worker does not")
 async def test_a_task_that_cancels_itself_costs_only_itself(
     config: Config, registry: Registry, rows: Rows
 ):
@@ -571,7 +570,6 @@ async def test_a_lifespan_that_fails_stops_the_worker_before_anything_runs(
 # Tasks that come late, and tasks that defer
 
 
-@pytest.mark.xfail(strict=True, reason="KeyError: policies are read once, tasks each time")
 async def test_a_task_that_is_registered_late_is_run(
     config: Config, registry: Registry, rows: Rows
 ):

@@ -88,6 +88,7 @@ def test_every_command_has_an_example_that_is_a_command(
     assert f"Usage: pgtasks {command}" in text
     assert re.search(rf"^  pgtasks {command}\b", text, re.MULTILINE)
     assert "InlineText" not in text
+    assert "pgtasks demo  " not in text  # the examples of the first page
     assert max(map(len, text.splitlines())) <= 96
 
 
@@ -468,13 +469,15 @@ def test_an_error_text_cannot_steer_the_terminal(
     assert capsys.readouterr().err == "pgtasks: bad \\x1b[31m\nnext\n"
 
 
-def test_a_reader_that_went_away_is_no_error() -> None:
-    """As in `pgtasks db sql | head -1`: no word, exit code 0."""
+@pytest.mark.parametrize("command", [["db", "sql"], ["config", "check"]])
+def test_a_reader_that_went_away_is_no_error(command: list[str]) -> None:
+    """As in `pgtasks db sql | head -1`: no word, exit code 0; however short the output is."""
     reader, writer = os.pipe()
     os.close(reader)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     done = subprocess.run(
-        [sys.executable, "-m", "pgtasks", "db", "sql"],
-        stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False,
+        [sys.executable, "-m", "pgtasks", *command],
+        stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False, env=buffered,
     )  # fmt: skip
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -501,14 +504,15 @@ def test_an_unreachable_database_is_text_without_the_password() -> None:
     assert done.returncode == exit_codes.FAILED
     assert done.stdout == ""
     assert done.stderr.startswith("pgtasks: cannot connect to postgresql://me:***@127.0.0.1:1/x")
+    assert done.stderr.count("cannot connect") == 1
     assert "Traceback" not in done.stderr
     assert "sekret" not in done.stderr
 
 
 def test_any_encoding_will_do() -> None:
-    done = run("defer", "x", "größe", PYTHONIOENCODING="ascii")
-    assert done.returncode == exit_codes.USAGE
-    assert "gr\\xf6\\xdfe" in done.stderr
+    done = run("init", "größe", PYTHONIOENCODING="ascii")
+    assert done.returncode == exit_codes.OK, done.stderr
+    assert "wrote gr\\xf6\\xdfe/tasks.py" in done.stdout
 
 
 # What is printed

@@ -1,0 +1,85 @@
+"""Ties: what a running task may ask of its worker, through its context."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from time import monotonic
+from typing import Any
+
+import anyio
+import attrs
+
+from pgtasks import settlement
+from pgtasks.client import Client
+from pgtasks.connection import CALL_SECONDS, Connection, transaction
+from pgtasks.context import Context
+from pgtasks.errors import LeaseLost
+from pgtasks.message import Message
+from pgtasks.settlement import Run
+from pgtasks.settler import Settler
+from pgtasks.store import Store
+
+
+@attrs.frozen
+class WorkerTies:
+    """The ties of all messages of one worker."""
+
+    client: Client
+    settler: Settler
+    worker: str
+    resources: Any = None
+
+    @asynccontextmanager
+    async def transaction(self, context: Context) -> AsyncIterator[Connection]:
+        """Open a transaction that ends with the fenced completion of the context's message."""
+        lease = context.lease
+        async with self._connection() as connection:
+            try:
+                async with transaction(connection):
+                    yield connection
+                    # The row may be gone before this side knows: the keeper must not wonder.
+                    lease.settling = True
+                    await self._complete(Store(connection), context)
+            except BaseException:
+                lease.settling = False
+                raise
+        self.settler.forget(lease)
+
+    async def extend(self, context: Context, length: timedelta) -> None:
+        """Extend the lease of the context's message now; waits while somebody looks at its row."""
+        message, asked_at = context.message, monotonic()
+        ids, deliveries = [message.message_id], [message.delivery]
+        async with self._connection() as connection:
+            with anyio.fail_after(CALL_SECONDS):
+                while True:
+                    store = Store(connection)
+                    [row] = await store.extend(message.queue, ids, deliveries, [length])
+                    if not row["held"]:
+                        raise LeaseLost(_lost_text(message))
+                    if row["extended"]:
+                        break
+                    await anyio.sleep(0.05)
+        context.lease.renewed(asked_at, length.total_seconds())
+
+    def _connection(self) -> Any:
+        seconds = self.client.config.database.acquire_timeout.total_seconds()
+        return self.client.pool.acquire(timeout=seconds)
+
+    async def _complete(self, store: Store, context: Context) -> None:
+        message = context.message
+        run = Run(monotonic() - context.started_at, self.worker)
+        ending = settlement.succeeded(message, context.policy, run)
+        ids, deliveries = [message.message_id], [message.delivery]
+        if ending.action == "complete":
+            ended = await store.complete(message.queue, ids, deliveries)
+        else:
+            ended = await store.archive(message.queue, ids, deliveries, [ending.state])
+        if not ended:
+            raise LeaseLost(_lost_text(message))
+
+
+def _lost_text(message: Message) -> str:
+    return (
+        f"message {message.message_id} of {message.queue!r} belongs to somebody else now: the "
+        "lease ran out before it could be extended"
+    )

@@ -1,0 +1,404 @@
+"""The real statements against a model of a few lines, in any order that can happen.
+
+Workers claim, extend, settle, crash, come back as zombies; foreign clients read and delete; leases
+run out. After every step the tables must be what the model says (invariants I1, I3 and I6).
+
+`PGTASKS_LONG_TESTS=1` runs a hundred times as many sequences.
+"""
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import timedelta
+from typing import Any, ClassVar, TypeVar
+
+import asyncpg
+import attrs
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from pgtasks import store as statements
+from pgtasks.connection import WORKER_SETTINGS
+from pgtasks.message import State, read_state, write_state
+from pgtasks.store import BEGINNING, Store
+
+T = TypeVar("T")
+
+Q = "default"
+HOUR = timedelta(hours=1)
+NOW = timedelta(0)
+WORKERS = ("a", "b", "c")
+LONG = bool(os.environ.get("PGTASKS_LONG_TESTS"))
+
+RUN = settings(
+    max_examples=4000 if LONG else 40,
+    stateful_step_count=60 if LONG else 30,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@attrs.define
+class Row:
+    """What a message should be."""
+
+    delivery: int = 0
+    is_due: bool = True
+    state: State = attrs.field(factory=State)
+    written_by: int = 0
+    """The delivery that wrote what is known of it."""
+
+
+@attrs.frozen
+class Held:
+    """A lease as its worker knows it: the row, the delivery, and the state it saw."""
+
+    id: int
+    delivery: int
+    seen: State = attrs.field(eq=False)
+
+    def counting(self, name: str) -> State:
+        """What this worker would store: what it saw, and one more."""
+        return attrs.evolve(self.seen, **{name: getattr(self.seen, name) + 1})
+
+
+class Server:
+    """One connection and the loop it lives on."""
+
+    def __init__(self, url: str) -> None:
+        self.runner = asyncio.Runner()
+        self.connection: Any = self.run(asyncpg.connect(url, server_settings=dict(WORKER_SETTINGS)))
+        self.store = Store(self.connection)
+
+    def run(self, work: Awaitable[T]) -> T:
+        """Wait for a call."""
+
+        async def waited() -> T:
+            return await work
+
+        return self.runner.run(waited())
+
+    def empty(self) -> None:
+        """Begin anew."""
+        self.run(self.connection.execute("DELETE FROM pgmq.q_default; DELETE FROM pgmq.a_default"))
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        self.run(self.connection.close())
+        self.runner.close()
+
+
+def with_some(choose: Callable[["Leases"], list[Any]]) -> Any:
+    return precondition(lambda self: bool(choose(self)))
+
+
+class Leases(RuleBasedStateMachine):
+    """What may happen to a queue."""
+
+    server: ClassVar[Server]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.server.empty()
+        self.queue: dict[int, Row] = {}
+        self.archive: dict[int, Row] = {}
+        self.gone: set[int] = set()
+        self.accepted: set[int] = set()
+        self.given: set[tuple[int, int]] = set()
+        self.held: dict[str, list[Held]] = {worker: [] for worker in WORKERS}
+        self.boards: list[Held] = []
+        """What dead workers held, as their supervisor reads it."""
+        self.zombies: list[Held] = []
+        """Leases that were settled, or left behind, by somebody who may come back."""
+
+    @property
+    def store(self) -> Store:
+        return self.server.store
+
+    def run(self, work: Awaitable[T]) -> T:
+        return self.server.run(work)
+
+    def is_ours(self, lease: Held) -> bool:
+        row = self.queue.get(lease.id)
+        return row is not None and row.delivery == lease.delivery
+
+    def pick(self, data: st.DataObject, leases: list[Held]) -> list[Held]:
+        chosen = data.draw(st.lists(st.sampled_from(leases), min_size=1, max_size=4, unique=True))
+        # A batch names a row once: each worker knows it under one lease only.
+        once = {lease.id: lease for lease in chosen}
+        return sorted(once.values(), key=lambda lease: lease.id)
+
+    def everybodys(self) -> list[Held]:
+        return [lease for leases in self.held.values() for lease in leases] + self.zombies
+
+    def settled(self, leases: list[Held], ids: list[int]) -> list[Held]:
+        """The statement's word on whose leases stood must be the model's."""
+        ours = [lease for lease in leases if self.is_ours(lease)]
+        assert sorted(ids) == [lease.id for lease in ours]
+        for worker, mine in self.held.items():
+            self.held[worker] = [lease for lease in mine if lease not in leases]
+        self.zombies += [lease for lease in leases if lease not in self.zombies]
+        return ours
+
+    # What happens
+
+    @rule(number=st.integers(1, 4), later=st.booleans())
+    def defer(self, number: int, later: bool) -> None:
+        delay = HOUR if later else NOW
+        for made in self.run(self.store.send_many(Q, ["{}"] * number, None, delay, None)):
+            assert made not in self.accepted
+            self.accepted.add(made)
+            self.queue[made] = Row(is_due=not later)
+
+    @rule(worker=st.sampled_from(WORKERS), limit=st.integers(1, 5))
+    def claim(self, worker: str, limit: int) -> None:
+        rows = self.run(self.store.claim(Q, limit, HOUR, BEGINNING))
+        due = {one for one, row in self.queue.items() if row.is_due}
+        claimed = {row["msg_id"] for row in rows}
+        assert claimed <= due
+        assert len(rows) == len(claimed) == min(limit, len(due))
+        for got in rows:
+            row = self.queue[got["msg_id"]]
+            row.delivery, row.is_due = row.delivery + 1, False
+            lease = Held(got["msg_id"], got["read_ct"], read_state(got["headers"] or "null"))
+            assert (lease.delivery, lease.seen) == (row.delivery, row.state)
+            assert (lease.id, lease.delivery) not in self.given
+            self.given.add((lease.id, lease.delivery))
+            self.held[worker].append(lease)
+
+    @with_some(lambda self: self.everybodys())
+    @rule(data=st.data())
+    def extend(self, data: st.DataObject) -> None:
+        leases = self.pick(data, self.everybodys())
+        ids, deliveries = [one.id for one in leases], [one.delivery for one in leases]
+        answers = self.run(self.store.extend(Q, ids, deliveries, [HOUR] * len(leases)))
+        for lease in leases:
+            [answer] = [row for row in answers if row["msg_id"] == lease.id]
+            assert answer["held"] is answer["extended"] is self.is_ours(lease)
+            if self.is_ours(lease):
+                self.queue[lease.id].is_due = False
+
+    @with_some(lambda self: self.everybodys())
+    @rule(data=st.data())
+    def complete(self, data: st.DataObject) -> None:
+        leases = self.pick(data, self.everybodys())
+        ids = self.run(
+            self.store.complete(Q, [one.id for one in leases], [one.delivery for one in leases])
+        )
+        for lease in self.settled(leases, ids):
+            del self.queue[lease.id]
+            self.gone.add(lease.id)
+
+    @with_some(lambda self: self.everybodys())
+    @rule(data=st.data())
+    def archive_some(self, data: st.DataObject) -> None:
+        leases = self.pick(data, self.everybodys())
+        states = [one.counting("failures") for one in leases]
+        ids = self.run(
+            self.store.archive(
+                Q,
+                [one.id for one in leases],
+                [one.delivery for one in leases],
+                [
+                    write_state(state.as_dict(outcome="failed", by=lease.delivery))
+                    for state, lease in zip(states, leases, strict=True)
+                ],
+            )
+        )
+        for lease in self.settled(leases, ids):
+            row = self.queue.pop(lease.id)
+            row.state, row.written_by = lease.counting("failures"), lease.delivery
+            self.archive[lease.id] = row
+
+    @with_some(lambda self: self.everybodys())
+    @rule(
+        data=st.data(),
+        what=st.sampled_from(["failures", "snoozes", "releases", "unknown"]),
+        later=st.booleans(),
+    )
+    def put_back(self, data: st.DataObject, what: str, later: bool) -> None:
+        """A failure, a snooze, a release, a task that is not known."""
+        leases = self.pick(data, self.everybodys())
+        delays = [HOUR if later else NOW] * len(leases)
+        states = [
+            write_state(one.counting(what).as_dict(by=one.delivery)) for one in leases
+        ]
+        ids = self.run(
+            self.store.retry(
+                Q, [one.id for one in leases], [one.delivery for one in leases], delays, states
+            )
+        )
+        for lease in self.settled(leases, ids):
+            row = self.queue[lease.id]
+            row.is_due, row.state = not later, lease.counting(what)
+            row.written_by = lease.delivery
+
+    @with_some(lambda self: [one for one, row in self.queue.items() if not row.is_due])
+    @rule(data=st.data())
+    def expire(self, data: st.DataObject) -> None:
+        """An hour passes for some message."""
+        late = sorted(one for one, row in self.queue.items() if not row.is_due)
+        made = data.draw(st.sampled_from(late))
+        self.change(made, "vt = clock_timestamp() - interval '1 s'")
+        self.queue[made].is_due = True
+
+    @with_some(lambda self: list(self.queue))
+    @rule(data=st.data())
+    def foreign_read(self, data: st.DataObject) -> None:
+        made = data.draw(st.sampled_from(sorted(self.queue)))
+        self.change(made, "read_ct = read_ct + 1, vt = clock_timestamp() + interval '1 hour'")
+        row = self.queue[made]
+        row.delivery, row.is_due = row.delivery + 1, False
+        self.given.add((made, row.delivery))
+
+    @with_some(lambda self: list(self.queue))
+    @rule(data=st.data())
+    def foreign_delete(self, data: st.DataObject) -> None:
+        made = data.draw(st.sampled_from(sorted(self.queue)))
+        self.run(self.server.connection.execute("DELETE FROM pgmq.q_default WHERE msg_id = $1", made))
+        del self.queue[made]
+        self.gone.add(made)
+
+    @with_some(lambda self: [lease for leases in self.held.values() for lease in leases])
+    @rule(worker=st.sampled_from(WORKERS), forgets=st.booleans())
+    def crash(self, worker: str, forgets: bool) -> None:
+        """It dies, and its board is read; or it freezes, and comes back as a zombie."""
+        leases, self.held[worker] = self.held[worker], []
+        if forgets:
+            self.boards += leases
+        else:
+            self.zombies += [lease for lease in leases if lease not in self.zombies]
+
+    @with_some(lambda self: self.boards)
+    @rule(data=st.data())
+    def give_back(self, data: st.DataObject) -> None:
+        leases = self.pick(data, self.boards)
+        ids = self.run(
+            self.store.give_back(Q, [one.id for one in leases], [one.delivery for one in leases])
+        )
+        for lease in self.settled(leases, ids):
+            row = self.queue[lease.id]
+            row.is_due, row.state = True, attrs.evolve(row.state, releases=row.state.releases + 1)
+        self.boards = [lease for lease in self.boards if lease not in leases]
+        self.zombies = [lease for lease in self.zombies if lease not in leases]
+
+    @with_some(lambda self: self.boards)
+    @rule(data=st.data())
+    def count_crash(self, data: st.DataObject) -> None:
+        """It goes on with its supervisor's next child, under the same lease."""
+        lease = data.draw(st.sampled_from(self.boards))
+        self.boards.remove(lease)
+        answer = self.run(self.store.count_crash(Q, lease.id, lease.delivery, HOUR))
+        assert (answer is not None) is self.is_ours(lease)
+        if answer is not None:
+            row = self.queue[lease.id]
+            row.is_due, row.state = False, attrs.evolve(row.state, crashes=row.state.crashes + 1)
+            self.held["a"].append(attrs.evolve(lease, seen=row.state))
+            assert read_state(answer["headers"]) == row.state
+
+    def change(self, made: int, what: str) -> None:
+        text = f"UPDATE pgmq.q_default SET {what} WHERE msg_id = $1"
+        assert self.run(self.server.connection.execute(text, made)) == "UPDATE 1"
+
+    # What always holds
+
+    @invariant()
+    def the_tables_are_what_the_model_says(self) -> None:
+        waiting, archived = self.run(tables(self.server.connection))
+        # I1: each accepted message is in exactly one place, and nothing else is anywhere.
+        assert waiting.keys() == self.queue.keys()
+        assert archived.keys() == self.archive.keys()
+        assert self.accepted == self.queue.keys() | self.archive.keys() | self.gone
+        for one, (delivery, is_due, headers) in waiting.items():
+            row = self.queue[one]
+            assert (delivery, is_due) == (row.delivery, row.is_due), one
+            self.is_known(row, headers)
+        for one, (delivery, _, headers) in archived.items():
+            row = self.archive[one]
+            # I3: the last word was the holder's of the highest delivery.
+            assert delivery == row.delivery == row.written_by
+            assert json.loads(headers)["pgtasks"]["by"] == delivery
+            self.is_known(row, headers)
+
+    def is_known(self, row: Row, headers: str | None) -> None:
+        state = read_state(headers or "null")
+        assert state == row.state
+        # I6: nothing is counted that was not delivered.
+        assert state.ended <= row.delivery
+        if headers is not None and row.written_by:
+            assert json.loads(headers)["pgtasks"].get("by") == row.written_by
+        assert row.written_by <= row.delivery
+
+
+Found = dict[int, tuple[int, bool, str | None]]
+
+
+async def tables(connection: Any) -> tuple[Found, Found]:
+    rows = await connection.fetch(
+        "SELECT false AS archived, msg_id, read_ct, vt <= clock_timestamp() AS is_due, headers "
+        "FROM pgmq.q_default UNION ALL "
+        "SELECT true, msg_id, read_ct, false, headers FROM pgmq.a_default"
+    )
+    found: tuple[Found, Found] = ({}, {})
+    for archived, *row in rows:
+        made, delivery, is_due, headers = row
+        found[archived][made] = (delivery, is_due, headers)
+    return found
+
+
+@pytest.fixture
+def machine(database_url: str) -> Iterator[type[Leases]]:
+    """The state machine, on a server."""
+    server = Server(database_url)
+    server.run(server.store.create_queue(Q))
+    Leases.server = server
+    yield Leases
+    server.close()
+
+
+@pytest.mark.timeout(3600 if LONG else 120)
+def test_leases_are_kept_to_whatever_happens(machine: type[Leases]):
+    run_state_machine_as_test(machine, settings=RUN)
+
+
+FENCES = {
+    "complete": "message.read_ct = lease.read_ct",
+    "archive": "message.read_ct = lease.read_ct",
+    "retry": "message.read_ct = lease.read_ct",
+    "give_back": "message.read_ct = lease.read_ct",
+    "count_crash": "message.read_ct = $2",
+    "extend": "message.read_ct = lease.read_ct",
+    "claim": "least(message.read_ct, 2147483646) + 1",
+}
+
+
+@pytest.mark.parametrize(("name", "fence"), FENCES.items())
+def test_the_model_notices_a_missing_fence(
+    machine: type[Leases], monkeypatch: pytest.MonkeyPatch, name: str, fence: str
+):
+    """Without this, nobody knows that the test above can fail."""
+    whole = statements._on_queue
+
+    def without_fence(which: str, queue: str) -> str:
+        text = whole(which, queue)
+        if which != name:
+            return text
+        assert fence in text
+        return text.replace(fence, "message.read_ct" if name == "claim" else "$2 IS NOT NULL")
+
+    monkeypatch.setattr(statements, "_on_queue", without_fence)
+    until_found = settings(
+        RUN, max_examples=2000, stateful_step_count=30, phases=[Phase.generate], print_blob=False
+    )
+    with pytest.raises((AssertionError, ExceptionGroup)):
+        run_state_machine_as_test(machine, settings=until_found)
