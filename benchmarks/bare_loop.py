@@ -9,7 +9,7 @@ errors, signals or logs. Two connections, one process:
 
 import asyncio
 import sys
-from collections import deque
+from collections import defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -44,9 +44,7 @@ CLAIM = """
     RETURNING message.msg_id, message.read_ct, due.vt, message.message::text
 """
 DELETE = """
-    DELETE FROM pgmq."q_{queue}" AS message
-    USING unnest($1::bigint[], $2::integer[]) AS lease (msg_id, read_ct)
-    WHERE message.msg_id = lease.msg_id AND message.read_ct = lease.read_ct
+    DELETE FROM pgmq."q_{queue}" WHERE msg_id = ANY($1::bigint[]) AND read_ct = $2::integer
 """
 
 
@@ -115,9 +113,14 @@ class Loop:
             await self.ended.wait()
             await asyncio.sleep(0.002)
             self.ended.clear()
-            batch, self.done = sorted(self.done), []
-            if batch:
-                await statement.fetch([i for i, _ in batch], [d for _, d in batch])
+            batches: defaultdict[int, list[int]] = defaultdict(list)
+            batch, self.done = self.done, []
+            for message_id, delivery in batch:
+                batches[delivery].append(message_id)
+            # Not a join with two arrays: planned while the table's statistics said that it is
+            # empty, it walked the whole table for each id, and 700 deletes took 3 s, not 1 ms.
+            for delivery, message_ids in batches.items():
+                await statement.fetch(message_ids, delivery)
 
 
 async def nothing(number: int) -> None:

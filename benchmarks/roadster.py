@@ -63,4 +63,6 @@ async def _series(bench: Bench, processes: int, concurrency: int) -> Series:
 
 
 def _label(processes: int, concurrency: int) -> str:
-    return f"{processes} process{'es' if processes > 1 else ''}, {concurrency} slots"
+    processes_said = "1 process" if processes == 1 else f"{processes} processes"
+    slots_said = "1 slot" if concurrency == 1 else f"{concurrency} slots each"
+    return f"{processes_said}, {slots_said}"

@@ -15,7 +15,7 @@ from pgtasks.outcome import Delay
 from pgtasks.policy import UNSET, Retries, TaskSettings, _Unset
 from pgtasks.registry import Registry, default_registry
 from pgtasks.signature import Signature
-from pgtasks.task import Task
+from pgtasks.task import Task, check_task_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -96,8 +96,8 @@ class TaskDecorator:
         _check_function(fn)
         made: Task[Any, Any] = Task(
             fn=fn,
-            name=_checked_name(self.name or _default_name(fn)),
-            aliases=tuple(_checked_name(alias) for alias in self.aliases),
+            name=check_task_name(self.name or _default_name(fn)),
+            aliases=tuple(check_task_name(alias) for alias in self.aliases),
             settings=TaskSettings(
                 queue=self.queue,
                 retries=self.retries,
@@ -145,11 +145,3 @@ def _module_name(module: str) -> str:
         return str(spec.name).removesuffix(".__main__")
     file = getattr(main, "__file__", None)
     return Path(file).stem if file else module
-
-
-def _checked_name(name: object) -> str:
-    if not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable():
-        raise TaskDefinitionError(
-            f"the name of a task is 1 to 200 printable characters, not {name!r:.80}"
-        )
-    return name

@@ -10,7 +10,7 @@ from pgtasks.client import Call, current_client
 from pgtasks.codec import encode_plain
 from pgtasks.config import Ending
 from pgtasks.context import current_message
-from pgtasks.errors import ArgumentError
+from pgtasks.errors import ArgumentError, TaskDefinitionError
 from pgtasks.message import Handle
 from pgtasks.options import Options
 from pgtasks.outcome import Delay
@@ -20,6 +20,19 @@ from pgtasks.store import Executor
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def check_task_name(name: object) -> str:
+    """Return `name` if it can be the name of a task.
+
+    Raises:
+        TaskDefinitionError: it cannot.
+    """
+    if not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable():
+        raise TaskDefinitionError(
+            f"the name of a task is 1 to 200 printable characters, not {name!r:.80}"
+        )
+    return name
 
 
 @attrs.frozen(eq=False)
@@ -165,7 +178,7 @@ class NamedTask:
         `await NamedTask("billing.charge", queue="billing").defer(order_id=7)`
     """
 
-    name: str
+    name: str = attrs.field(converter=check_task_name)
     queue: str | None = None
     _options: Options = attrs.field(factory=Options)
 

@@ -21,7 +21,7 @@ def demo(
 
     For example:
       pgtasks demo
-      pgtasks demo --folder ~/photos --processes 4 --keep
+      pgtasks demo --folder ~/src --processes 4 --keep
 
     Exit codes: 0 every message is accounted for, 1 not so, 130 interrupted.
 

@@ -2,7 +2,7 @@
 -- named, with the outcome $3 when one is named.
 SELECT msg_id, read_ct, pgtasks.clamped(enqueued_at) AS enqueued_at,
     pgtasks.clamped(last_read_at) AS last_read_at, pgtasks.clamped(archived_at) AS archived_at,
-    left(message::text, 2000) AS message, left(headers::text, 20000) AS headers,
+    left(message::text, 2000) AS message, left(headers::text, 100000) AS headers,
     message #>> '{metadata,worker_name}' AS task, message #>> '{metadata,id}' AS id,
     headers #>> '{pgtasks,outcome}' AS outcome
 FROM {a}

@@ -27,7 +27,7 @@ SHORT = {
 class StartWorker(Protocol):
     """Starts a worker that is ended with the test."""
 
-    def __call__(  # noqa: D102 - said above
+    def __call__(
         self, *arguments: str, environ: Mapping[str, str] | None = None
     ) -> WorkerProcess: ...
 

@@ -16,7 +16,6 @@ from pgtasks import Client, Config, Registry, connect, migrate
 from pgtasks.config import DatabaseConfig, QueueFetchConfig, TaskConfig, WorkerConfig
 from pgtasks.store import Store
 
-
 WIPE = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid();
@@ -78,7 +77,7 @@ def config(database: DatabaseConfig) -> Config:
             grace=seconds(20),
             queue_fetch=QueueFetchConfig(empty_delay=seconds(30)),
         ),
-        task=TaskConfig(delay=0, jitter=0, retries=2, timeout=seconds(30)),
+        task=TaskConfig(delay=seconds(0), jitter=seconds(0), retries=2, timeout=seconds(30)),
     )
 
 

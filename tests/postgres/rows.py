@@ -6,8 +6,8 @@ from typing import Any
 
 import asyncpg
 import attrs
-
 from eventually import eventually_async
+
 from pgtasks.message import new_id
 
 DEFAULT = "default"

@@ -86,9 +86,9 @@ async def test_options_never_clash_with_arguments(client: Client, rows: Rows):
 
 
 async def test_an_argument_may_be_named_self(client: Client, rows: Rows):
-    await method.defer(**{"self": 1})  # type: ignore[arg-type]
+    await method.defer(self=1)
     await method.options(delay=0).defer_many([{"self": 2}])
-    await NamedTask("x").defer(**{"self": 3})
+    await NamedTask("x").defer(self=3)
     assert await stored(rows) == [{"self": 1}, {"self": 2}, {"self": 3}]
 
 
@@ -229,17 +229,21 @@ async def test_from_a_thread(client: Client, rows: Rows):
     assert [row["msg_id"] for row in await rows.all()] == [handle.message_id]
 
 
+async def in_thread(name: str) -> None:
+    await anyio.to_thread.run_sync(greet.defer_sync, name)
+
+
 async def test_from_many_threads_and_the_loop_at_once(client: Client, rows: Rows):
     async with anyio.create_task_group() as group:
         for number in range(20):
-            group.start_soon(anyio.to_thread.run_sync, greet.defer_sync, str(number))
+            group.start_soon(in_thread, str(number))
             group.start_soon(greet.defer, str(number))
     assert len(await rows.all()) == 40
 
 
 async def test_from_another_event_loop(client: Client, rows: Rows):
     def elsewhere() -> None:
-        asyncio.run(greet.defer("ada"))  # type: ignore[arg-type]
+        asyncio.run(greet.defer("ada"))
         asyncio.run(greet.defer_many([("a",), ("b",)]))
 
     await anyio.to_thread.run_sync(elsewhere)
@@ -264,7 +268,7 @@ async def test_a_connection_belongs_to_a_loop(client: Client, rows: Rows):
 
 async def test_it_is_rolled_back_with_the_callers_transaction(client: Client, rows: Rows):
     async with client.pool.acquire() as connection:
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012
             async with connection.transaction():
                 await greet.options(connection=connection).defer("ada")
                 await greet.options(connection=connection).defer_many([("b",), ("c",)])
@@ -290,7 +294,7 @@ async def test_a_queue_that_is_missing_does_not_break_the_callers_transaction(
         async with connection.transaction():
             await add.options(connection=connection).defer(1)
             await connection.fetchval("SELECT 1")
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012
             async with connection.transaction():
                 await greet.options(connection=connection, queue="fresh").defer("ada")
                 raise ZeroDivisionError
@@ -352,7 +356,7 @@ async def test_the_innermost_client_is_the_default(config: Config, rows: Rows):
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: greet.defer(),  # type: ignore[call-arg]
+        lambda: greet.defer(loudly=True),  # type: ignore[call-arg]
         lambda: greet.defer("ada", True),  # type: ignore[call-arg]
         lambda: greet.defer("ada", quietly=True),  # type: ignore[call-arg]
         lambda: greet.defer(5),  # type: ignore[arg-type]
@@ -400,7 +404,7 @@ async def test_an_unreachable_database_is_named_without_its_password(
     url: str, caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level(logging.DEBUG)
-    config = Config(database=DatabaseConfig(url=url, connect_timeout="2s"))
+    config = Config(database=DatabaseConfig(url=url, connect_timeout=seconds(2)))
     with pytest.raises(DatabaseUnreachable) as refused:
         async with connect(config=config):
             pass
@@ -423,7 +427,7 @@ async def test_a_server_that_says_nothing_is_given_up_in_time():
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     url = f"postgresql://ada:{SECRET}@127.0.0.1:{port}/app"
-    config = Config(database=DatabaseConfig(url=url, connect_timeout="500ms"))
+    config = Config(database=DatabaseConfig(url=url, connect_timeout=seconds(0.5)))
     began = time.monotonic()
     with pytest.raises(DatabaseUnreachable, match="no answer within 0.5 s"):
         async with connect(config=config):
@@ -503,9 +507,7 @@ async def connections(rows: Rows) -> int:
 
 
 async def test_notifications_can_be_switched_off(config: Config, rows: Rows, database_url: str):
-    silent = attrs.evolve(
-        config, worker=WorkerConfig(queue_fetch=QueueFetchConfig(notify=False))
-    )
+    silent = attrs.evolve(config, worker=WorkerConfig(queue_fetch=QueueFetchConfig(notify=False)))
     told: list[Any] = []
     listening = await asyncpg.connect(database_url)
     await listening.add_listener("pgtasks", lambda *heard: told.append(heard[3]))

@@ -11,7 +11,7 @@ import anyio.to_thread
 import asyncpg
 import attrs
 import pytest
-from postgres.rows import Rows
+from postgres.rows import Rows, seconds
 from postgres.working import working
 
 from pgtasks import (
@@ -291,7 +291,8 @@ async def test_transactions_of_as_many_runs_as_there_are_connections_may_defer(
 ):
     """Their first defer to a queue must not wait for a connection that they hold themselves."""
     config = attrs.evolve(
-        config, database=attrs.evolve(config.database, max_connections=2, acquire_timeout=2)
+        config,
+        database=attrs.evolve(config.database, max_connections=2, acquire_timeout=seconds(2)),
     )
     inside, failed = list[int](), list[BaseException]()
 

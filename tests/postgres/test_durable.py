@@ -36,7 +36,7 @@ async def seen(rows: Rows) -> Any:
 
 @pytest.mark.parametrize("end", ["delete", "archive", "retry", "give up"])
 @pytest.mark.parametrize("durable", [True, False])
-async def test_a_durable_end_waits_for_the_disk_and_another_does_not(
+async def test_a_durable_end_waits_for_the_disk_and_another_does_not(  # noqa: PLR0917
     config: Config, registry: Registry, rows: Rows, seen: Any, end: str, durable: bool
 ):
     on_success: Any = "archive" if end == "archive" else "delete"

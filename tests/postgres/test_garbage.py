@@ -128,9 +128,7 @@ async def test_nothing_is_imported_or_called_because_a_message_names_it(
     """S4."""
     names = ["os.system", "builtins.exec", "../x", "a.b.c", "__import__", "pgtasks.demo", "",
              "work\\n", "WORK", " work", "w" * 5000]  # fmt: skip
-    made = [
-        await rows.put(envelope('["touch /tmp/never"]', name)) for name in names
-    ]
+    made = [await rows.put(envelope('["touch /tmp/never"]', name)) for name in names]
     async with working(config, registry):
 
         async def all_put_back() -> None:

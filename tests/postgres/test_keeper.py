@@ -55,7 +55,7 @@ def kept(database: DatabaseConfig, store: Store) -> Iterator[Kept]:
 
 async def extended_times(rows: Rows, message_id: int, times: int) -> list[float]:
     """Wait until a lease was extended so often; the least that was left of it, each time seen."""
-    seen, left = set(), []
+    seen, left = set[Any](), list[float]()
     async with asyncio.timeout(20):
         while len(seen) <= times:
             row = await rows.one(message_id)
@@ -167,9 +167,7 @@ async def test_a_lost_connection_is_opened_again(kept: Kept, rows: Rows):
     assert kept.lost == []
 
 
-async def test_the_same_message_delivered_again_is_kept_under_its_new_lease(
-    kept: Kept, rows: Rows
-):
+async def test_the_same_message_delivered_again_is_kept_under_its_new_lease(kept: Kept, rows: Rows):
     made = await rows.put("{}")
     old = await kept.claim(1)
     await rows.set(made, "vt = clock_timestamp() - interval '1 s'")

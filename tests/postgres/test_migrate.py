@@ -11,6 +11,7 @@ import anyio
 import asyncpg
 import pytest
 from eventually import eventually_async
+from postgres.rows import seconds
 
 from pgtasks import Config, Registry, SchemaError, Worker, connect, migrate, task
 from pgtasks.config import DatabaseConfig, WorkerConfig
@@ -47,7 +48,7 @@ from pgtasks import migrate
 from pgtasks.config import DatabaseConfig
 from pgtasks.connection import open_connection
 async def main():
-    connection = await open_connection(DatabaseConfig(url=sys.argv[1], connect_timeout=60), "t")
+    connection = await open_connection(DatabaseConfig(url=sys.argv[1]), "t")
     print("ready", flush=True)
     sys.stdin.readline()
     applied = await migrate.upgrade(connection)
@@ -88,7 +89,7 @@ async def test_an_upgrade_installs_and_a_second_does_nothing(empty: Any):
 async def test_thirty_two_first_upgrades_at_once_make_one_schema(
     empty: Any, empty_database_url: str
 ):
-    database = DatabaseConfig(url=empty_database_url, connect_timeout=60)
+    database = DatabaseConfig(url=empty_database_url, connect_timeout=seconds(60))
     others = [await open_connection(database, "tests") for _ in range(32)]
     done = await asyncio.gather(*(migrate.upgrade(other) for other in others))
     assert sorted(map(len, done)) == [0] * 31 + [len(migrate.migrations())]
@@ -101,7 +102,8 @@ async def test_thirty_two_first_upgrades_at_once_make_one_schema(
 async def test_processes_that_upgrade_at_once_make_one_schema(empty: Any, empty_database_url: str):
     command = [sys.executable, "-c", UPGRADE, empty_database_url]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, **pipes) for _ in range(4)]
+    pipes["stderr"] = subprocess.PIPE
+    processes = [subprocess.Popen(command, **pipes) for _ in range(4)]  # noqa: ASYNC220
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -259,7 +261,7 @@ async def test_a_worker_needs_no_right_to_create(
         done.set()
 
     try:
-        config = Config(database=DatabaseConfig(url=url), worker=WorkerConfig(grace=5))
+        config = Config(database=DatabaseConfig(url=url), worker=WorkerConfig(grace=seconds(5)))
         async with connect(config=config), Worker(config=config, registry=registry):
             assert await current_user(config) == name
             await work.defer()
@@ -334,14 +336,20 @@ async def test_the_list_of_queues_has_exactly_pgmqs_four_columns(store: Store):
         ("is_unlogged", "boolean", True, None),
         ("created_at", TIME, True, "now()"),
     ]
-    unique = "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'pgmq.meta'::regclass AND contype IN ('u', 'p')"
+    unique = (
+        "SELECT pg_get_constraintdef(oid) FROM pg_constraint "
+        "WHERE conrelid = 'pgmq.meta'::regclass AND contype IN ('u', 'p')"
+    )
     assert [row[0] for row in await store.on.fetch(unique)] == ["UNIQUE (queue_name)"]
 
 
 async def test_indexes_and_the_sequence_have_pgmqs_names(store: Store):
     name = "x" * 47
     await store.create_queue(name)
-    indexes = "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'pgmq' AND tablename LIKE '__' || $1"
+    indexes = (
+        "SELECT indexname, indexdef FROM pg_indexes "
+        "WHERE schemaname = 'pgmq' AND tablename LIKE '__' || $1"
+    )
     found = {row[0]: row[1].split(" USING ")[1] for row in await store.on.fetch(indexes, name)}
     assert found == {
         f"q_{name}_pkey": "btree (msg_id)",

@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import anyio
@@ -148,9 +149,7 @@ async def test_on_failure_delete(config: Config, registry: Registry, rows: Rows)
     assert (len(ran), await rows.archived()) == (2, {})
 
 
-async def test_back_off_waits_by_the_servers_clock(
-    config: Config, registry: Registry, rows: Rows
-):
+async def test_back_off_waits_by_the_servers_clock(config: Config, registry: Registry, rows: Rows):
     policy = Retry(max_retries=3, delay="200ms", jitter=0, backoff="exponential")
     at = list[float]()
 
@@ -163,7 +162,7 @@ async def test_back_off_waits_by_the_servers_clock(
     async with working(config, registry):
         await work.defer()
         await rows.empty()
-    pauses = [later - earlier for earlier, later in zip(at, at[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in pairwise(at)]
     for pause, least in zip(pauses, (0.2, 0.4, 0.8), strict=True):
         assert least <= pause < least + 3  # and not the 30 s of the poll
 
@@ -174,14 +173,14 @@ async def test_errors_that_cannot_be_stored_as_they_are(
     # The report of a test cannot carry them either.
     monkeypatch.setattr(logging.getLogger("pgtasks.runner"), "disabled", True)
 
-    class Broken(Exception):
+    class BrokenError(Exception):
         def __str__(self) -> str:
             raise RuntimeError
 
     errors = {
         "nul": ValueError("a\0b\ud800c"),
         "long": ValueError("x" * 3_000_000),
-        "broken": Broken(),
+        "broken": BrokenError(),
     }
 
     @task(name="work", registry=registry, retries=0)
@@ -196,7 +195,7 @@ async def test_errors_that_cannot_be_stored_as_they_are(
             found[which] = state["errors"][0]["error"]
     assert found["nul"] == "ValueError: ab\ufffdc"
     assert len(found["long"]) <= 2000
-    assert found["broken"].startswith("Broken: ")
+    assert found["broken"].startswith("BrokenError: ")
 
 
 async def test_anything_raised_is_a_failure_and_the_worker_lives_on(
@@ -281,9 +280,7 @@ async def test_a_task_that_cancels_itself_costs_only_itself(
 
 
 @pytest.mark.parametrize("how", ["raised", "returned", "raised in a thread"])
-async def test_a_task_steers_its_message(
-    config: Config, registry: Registry, rows: Rows, how: str
-):
+async def test_a_task_steers_its_message(config: Config, registry: Registry, rows: Rows, how: str):
     said = [Snooze(0), RetryLater("1ms", "busy"), Snooze("1ms"), Discard("closed")]
     attempts = list[int]()
 
@@ -306,9 +303,7 @@ async def test_a_task_steers_its_message(
     assert [error["error"] for error in state["errors"]] == ["RetryLater: busy", "Discard: closed"]
 
 
-async def test_the_delay_that_was_asked_for_is_kept(
-    config: Config, registry: Registry, rows: Rows
-):
+async def test_the_delay_that_was_asked_for_is_kept(config: Config, registry: Registry, rows: Rows):
     @task(name="work", registry=registry)
     async def work(later: str) -> None:
         raise RetryLater(seconds(500)) if later == "retry" else Snooze(seconds(500))
@@ -417,7 +412,7 @@ async def test_a_thread_that_takes_too_long_keeps_its_lease_and_frees_its_slot(
             made = (await stuck.defer()).message_id
             await later(starts, 1)
             await rows.outcome((await fine.defer()).message_id)  # in the only slot
-            ends = set()
+            ends = set[Any]()
             while len(ends) < 6:  # six thirds of the lease
                 row = await rows.one(made)
                 assert (row["read_ct"], row["due_in"] > 0) == (1, True)

@@ -61,7 +61,7 @@ async def fetching(
         run_message=run,
         divert=divert,
         database=database,
-        fetching=QueueFetchConfig(empty_delay=30, error_delay=0.2),
+        fetching=QueueFetchConfig(empty_delay=seconds(30), error_delay=seconds(0.2)),
         settler=settler,
         keeper=keeper,
     )
@@ -198,9 +198,10 @@ async def test_a_fault_of_ours_costs_one_run_and_no_slot(
     assert sorted(bench.ran) == made
     assert len(await rows.all()) == 3  # their leases run out
     assert bench.keeper.held() == []
-    assert heard.events(40) == [
-        "running a message failed; it is tried again when its lease runs out"
-    ] * 3
+    assert (
+        heard.events(40)
+        == ["running a message failed; it is tried again when its lease runs out"] * 3
+    )
 
 
 async def test_a_suspect_is_not_started(database: DatabaseConfig, rows: Rows):
@@ -247,14 +248,11 @@ async def test_a_lease_that_was_lost_before_its_turn_is_not_started(
     assert bench.ran[300:] == [made[0], made[3], made[4]]
 
 
-async def test_stopping_while_nothing_is_there_ends_at_once(
-    database: DatabaseConfig, rows: Rows
-):
+async def test_stopping_while_nothing_is_there_ends_at_once(database: DatabaseConfig, rows: Rows):
     async with fetching(database, 4) as bench:
         await asyncio.sleep(0.05)
         bench.scheduler.stop()
     assert bench.scheduler.running == 0
-
 
 
 @pytest.mark.parametrize("slots", [1, 50])

@@ -22,7 +22,9 @@ from pgtasks.store import BEGINNING, Store
 
 Q = "default"
 RUN = Run(0.1, "tests")
-POLICY = Policy.of(TaskSettings(), TaskConfig(delay=0, jitter=0, retries=5), durable=False)
+POLICY = Policy.of(
+    TaskSettings(), TaskConfig(delay=seconds(0), jitter=seconds(0), retries=5), durable=False
+)
 ARCHIVING = attrs.evolve(POLICY, on_success="archive")
 
 
@@ -215,9 +217,7 @@ async def test_endings_survive_a_lost_connection(bench: Bench, rows: Rows, heard
     assert heard.events(40) == []
 
 
-async def test_an_ending_whose_answer_was_lost_is_not_called_a_lost_lease(
-    bench: Bench, rows: Rows
-):
+async def test_an_ending_whose_answer_was_lost_is_not_called_a_lost_lease(bench: Bench, rows: Rows):
     """R4: it was committed, and the connection broke before we heard of it."""
     await rows.connection.execute(
         "CREATE SCHEMA app; CREATE SEQUENCE app.cuts;"

@@ -148,9 +148,7 @@ async def test_a_claim_looks_no_further_back_than_asked(store: Store, rows: Rows
 async def test_a_claim_steps_over_locked_rows(store: Store, rows: Rows, other: Any):
     made = await put_many(rows, 4)
     async with other.transaction():
-        await other.fetch(
-            "SELECT FROM pgmq.q_default WHERE msg_id = ANY($1) FOR UPDATE", made[:2]
-        )
+        await other.fetch("SELECT FROM pgmq.q_default WHERE msg_id = ANY($1) FOR UPDATE", made[:2])
         async with asyncio.timeout(3):
             assert sorted(await claimed(store)) == made[2:]
     assert sorted(await claimed(store)) == made[:2]
@@ -262,11 +260,11 @@ async def settle(store: Store, how: str, ids: list[int], deliveries: list[int]) 
         case "give_back":
             return await store.give_back(Q, ids, deliveries)
         case "count_crash":
-            rows = [
+            counted = [
                 await store.count_crash(Q, one, delivery, LEASE)
                 for one, delivery in zip(ids, deliveries, strict=True)
             ]
-            return [row["msg_id"] for row in rows if row is not None]
+            return [row["msg_id"] for row in counted if row is not None]
         case _:
             rows = await store.extend(Q, ids, deliveries, [seconds(500)] * number)
             return [row["msg_id"] for row in rows if row["extended"]]
@@ -408,9 +406,7 @@ async def test_archiving_keeps_everything(store: Store, rows: Rows):
     await claimed(store)
     before = await rows.one(made)
     assert await store.archive(Q, [made], [1], ['{"outcome":"done"}']) == [made]
-    row = await store.on.fetchrow(
-        "SELECT *, enqueued_at::text AS enqueued FROM pgmq.a_default"
-    )
+    row = await store.on.fetchrow("SELECT *, enqueued_at::text AS enqueued FROM pgmq.a_default")
     assert row["enqueued"] == before["enqueued_at"]
     for column in ("msg_id", "read_ct", "last_read_at", "vt", "message"):
         assert row[column] == before[column]

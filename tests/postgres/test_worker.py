@@ -4,10 +4,11 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from typing import Any
+from typing import Any, Self
 
 import anyio
 import anyio.to_thread
+import asyncpg
 import attrs
 import pytest
 from eventually import eventually_async
@@ -100,7 +101,7 @@ async def test_workers_that_start_at_once_on_an_empty_database(
     @task(name="work", registry=registry)
     async def work() -> None: ...
 
-    config = Config(database=DatabaseConfig(url=empty_database_url, connect_timeout=60))
+    config = Config(database=DatabaseConfig(url=empty_database_url, connect_timeout=seconds(60)))
 
     async def start() -> None:
         async with working(config, registry, within_seconds=60):
@@ -144,7 +145,7 @@ async def test_an_error_in_the_block_gives_back_what_runs(
         await anyio.sleep_forever()
 
     began = time.monotonic()
-    with pytest.raises((ZeroDivisionError, ExceptionGroup)):
+    with pytest.raises((ZeroDivisionError, ExceptionGroup)):  # noqa: PT012
         async with working(config, registry):
             handle = await work.defer()
             await started.wait()
@@ -201,7 +202,10 @@ async def test_without_notifications_there_is_no_listener(
     async with working(with_worker(config, queue_fetch=fetching), registry):
         await work.defer()
         await grown(ran, 1)
-        listeners = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND datname = current_database()"
+        listeners = (
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE application_name = $1 AND datname = current_database()"
+        )
         assert await rows.connection.fetchval(listeners, "pgtasks listener") == 0
 
 
@@ -252,9 +256,7 @@ class Transaction:
     def __init__(self, config: Config) -> None:
         self.url = config.database.url
 
-    async def __aenter__(self) -> "Transaction":
-        import asyncpg
-
+    async def __aenter__(self) -> Self:
         self.connection: Any = await asyncpg.connect(self.url)
         self.transaction = self.connection.transaction()
         await self.transaction.start()
@@ -441,9 +443,7 @@ async def test_a_queue_with_slots_of_its_own_neither_takes_nor_gives(
     assert Counter(running) == {"slow": 3, "quick": 20}
 
 
-async def test_priority_takes_the_first_queue_first(
-    config: Config, registry: Registry, rows: Rows
-):
+async def test_priority_takes_the_first_queue_first(config: Config, registry: Registry, rows: Rows):
     config = with_worker(config, concurrency=1, balance_strategy="priority")
     ran = list[str]()
 
@@ -465,7 +465,10 @@ async def test_a_queue_that_is_always_full_starves_no_other(
     config: Config, registry: Registry, rows: Rows, strategy: Any
 ):
     config = with_worker(
-        config, concurrency=1, balance_strategy=strategy, queue_config={"full": QueueConfig(weight=4)}
+        config,
+        concurrency=1,
+        balance_strategy=strategy,
+        queue_config={"full": QueueConfig(weight=4)},
     )
     ran = list[str]()
 

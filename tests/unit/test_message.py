@@ -72,7 +72,7 @@ def test_a_foreign_envelope_may_leave_out_the_arguments_and_carry_more():
         '{"metadata":{"id":"not-an-id","worker_name":"x"}}',
         f'{{"metadata":{{"id":"{ID}","worker_name":5}}}}',
         f'{{"metadata":{{"id":"{ID}","worker_name":null}}}}',
-        f'{{"metadata":{{"id":1.5,"worker_name":"x"}}}}',
+        '{"metadata":{"id":1.5,"worker_name":"x"}}',
         f'{{"metadata":{{"id":{DEEP},"worker_name":"x"}}}}',
         f'{{"metadata":{{"id":"{ID}","worker_name":"x"}},"args":{DEEP}',
         DEEP, "1e400", "1e100000", '{"metadata":' * 6000,
@@ -88,7 +88,7 @@ def test_what_is_no_envelope_is_refused(body: str | None):
 
 
 @given(counts, counts, counts, counts, counts, errors, st.dictionaries(st.text(), plain))
-def test_a_state_is_read_as_it_was_written(
+def test_a_state_is_read_as_it_was_written(  # noqa: PLR0917 - given by name
     failures: int,
     snoozes: int,
     releases: int,

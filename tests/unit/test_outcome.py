@@ -11,7 +11,14 @@ from pgtasks.outcome import Discard, RetryLater, Signal, Snooze
 @pytest.mark.parametrize("signal", [RetryLater, Snooze])
 @pytest.mark.parametrize(
     ("delay", "expected"),
-    [(30, 30.0), (0.25, 0.25), ("250ms", 0.25), ("5m", 300.0), (timedelta(hours=1), 3600.0), (0, 0)],
+    [
+        (30, 30.0),
+        (0.25, 0.25),
+        ("250ms", 0.25),
+        ("5m", 300.0),
+        (timedelta(hours=1), 3600.0),
+        (0, 0),
+    ],
 )
 def test_a_delay_is_written_as_everywhere_else(
     signal: type[RetryLater] | type[Snooze], delay: float | str | timedelta, expected: float

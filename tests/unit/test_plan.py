@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from pgtasks import Registry, task
+from pgtasks import Registry, Retry, task
 from pgtasks.config import Config, QueueConfig, TaskConfig, WorkerConfig
 from pgtasks.errors import ConfigError, UnknownQueueError
 from pgtasks.plan import Plan
@@ -90,5 +90,5 @@ def test_a_task_that_is_registered_late_has_a_policy(registry: Registry):
     @task(name="late", retries=7, registry=registry)
     def late() -> None: ...
 
-    assert made.policy(registry.resolve("late")).retry.max_retries == 7
+    assert made.policy(registry.resolve("late")).retry == Retry(max_retries=7)
     assert made.policy(registry.resolve("quick")).lease == timedelta(seconds=5)

@@ -21,8 +21,9 @@ def policy(**settings: Any) -> Policy:
 
 def test_what_the_decorator_leaves_open_is_the_configurations():
     defaults = TaskConfig(
-        queue="mine", timeout="7s", lease="9s", retries=3, delay="2s", jitter="3s",
-        max_delay="1h", backoff="linear", on_success="archive", on_failure="delete",
+        queue="mine", timeout=timedelta(seconds=7), lease=timedelta(seconds=9), retries=3,
+        delay=timedelta(seconds=2), jitter=timedelta(seconds=3), max_delay=timedelta(hours=1),
+        backoff="linear", on_success="archive", on_failure="delete",
     )  # fmt: skip
     made = Policy.of(TaskSettings(), defaults, durable=True)
     assert made == Policy(

@@ -20,7 +20,7 @@ RUN = Run(0.1234567, "host:1")
 NOW = timedelta(0)
 
 
-class Broken(Exception):
+class BrokenError(Exception):
     """Its text cannot be had."""
 
     def __str__(self) -> str:
@@ -33,7 +33,7 @@ def message(delivery: int = 1, **state: Any) -> Message:
 
 
 def policy(**settings: Any) -> Policy:
-    defaults = TaskConfig(delay="2s", jitter=0, retries=2)
+    defaults = TaskConfig(delay=timedelta(seconds=2), jitter=NOW, retries=2)
     return Policy.of(TaskSettings(**settings), defaults, durable=False)
 
 
@@ -45,8 +45,9 @@ def state(settlement: Settlement) -> dict[str, Any]:
 
 def raised(error: BaseException) -> BaseException:
     """The error with a traceback, as a run gives it."""
+
     try:
-        raise error
+        raise error  # noqa: TRY301
     except BaseException as caught:  # noqa: BLE001
         return caught
 
@@ -60,7 +61,9 @@ def test_success_deletes():
 
 
 def test_success_archives_with_what_is_worth_knowing():
-    made = settle.succeeded(message(failures=2, errors=[{"a": 1}]), policy(on_success="archive"), RUN)
+    made = settle.succeeded(
+        message(failures=2, errors=[{"a": 1}]), policy(on_success="archive"), RUN
+    )
     assert (made.action, made.kind) == ("archive", "done")
     assert state(made) == {
         "failures": 2,
@@ -77,7 +80,9 @@ def test_a_durable_task_is_settled_durably(action: Any):
     durable = attrs.evolve(policy(on_success=action, on_failure=action, retries=0), durable=True)
     assert settle.succeeded(message(), durable, RUN).durable
     assert settle.failed(message(), durable, ValueError(), RUN).durable
-    assert settle.failed(message(), attrs.evolve(durable, retry=policy().retry), ValueError(), RUN).durable
+    assert settle.failed(
+        message(), attrs.evolve(durable, retry=policy().retry), ValueError(), RUN
+    ).durable
     assert settle.asked_for_later(message(), durable, RetryLater(1), RUN).durable
     assert settle.discarded(message(), durable, Discard(), RUN).durable
 
@@ -127,7 +132,7 @@ def test_only_the_last_errors_are_kept():
     [
         ValueError("x" * 5_000_000),
         ValueError("a\0b\ud800c\x1b[31m"),
-        Broken(),
+        BrokenError(),
         BaseExceptionGroup("many", [ValueError(str(n)) for n in range(500)]),
         SystemExit(3),
         KeyboardInterrupt(),
@@ -210,7 +215,10 @@ def test_a_discard_is_final():
     assert (made.action, made.kind) == ("archive", "given up")
     assert (state(made)["outcome"], state(made)["attempts"]) == ("discarded", 1)
     assert state(made)["errors"][0]["error"] == "Discard: closed"
-    assert settle.discarded(message(), policy(on_failure="delete"), Discard(), RUN).action == "complete"
+    assert (
+        settle.discarded(message(), policy(on_failure="delete"), Discard(), RUN).action
+        == "complete"
+    )
 
 
 # It was not run, or not to its end
@@ -278,4 +286,6 @@ def test_no_way_out_forgets_what_was_counted(before: dict[str, int]):
 def test_an_error_is_described_in_one_line():
     assert settle.describe_error(ValueError("no")) == "ValueError: no"
     assert settle.describe_error(ValueError()) == "ValueError"
-    assert settle.describe_error(Broken()) == "Broken: <str() of this Broken raised RuntimeError>"
+    assert settle.describe_error(BrokenError()) == (
+        "BrokenError: <str() of this BrokenError raised RuntimeError>"
+    )

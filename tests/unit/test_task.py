@@ -230,7 +230,7 @@ def test_a_wrong_option_is_refused(options: dict[str, Any], error: type[Exceptio
 
 def test_options_never_share_the_names_of_arguments():
     encoded = options_are_apart._encoded(
-        (), dict(queue="q", delay=1, at=2, connection=3, retries=4)
+        (), {"queue": "q", "delay": 1, "at": 2, "connection": 3, "retries": 4}
     )
     assert encoded == b'{"queue":"q","delay":1,"at":2,"connection":3,"retries":4}'
 
