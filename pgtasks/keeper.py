@@ -122,7 +122,8 @@ class Keeper:
                     [lease.message.delivery for lease in leases],
                     [timedelta(seconds=lease.length_seconds) for lease in leases],
                 ),
-                seconds=min(CALL_SECONDS, max(0.5, patience)),
+                # Half of it: there must be time for another try.
+                seconds=min(CALL_SECONDS, max(0.5, patience / 2)),
             )
         except FAILURES as error:
             self._outage.report(error, queue=queue, leases=len(leases))

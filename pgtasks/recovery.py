@@ -45,12 +45,14 @@ class Recovery:
 
     async def give_back(self, entries: Sequence[Entry]) -> None:
         """Make messages due at once that were held and did no harm."""
-        by_queue: dict[str, list[Entry]] = defaultdict(list)
-        for entry in sorted(entries, key=lambda entry: entry.message_id):
-            by_queue[entry.queue].append(entry)
-        for queue, held in by_queue.items():
+        alike: dict[tuple[str, int], list[int]] = defaultdict(list)
+        for entry in entries:
+            alike[entry.queue, entry.delivery].append(entry.message_id)
+        for (queue, delivery), held in alike.items():
             try:
-                await self._line.call(partial(_give_back, queue=queue, held=held))
+                await self._line.call(
+                    partial(_give_back, queue=queue, delivery=delivery, ids=sorted(held))
+                )
             except FAILURES as error:
                 log.warning(
                     "leases of a dead process run out by themselves",
@@ -91,9 +93,8 @@ def cause_of_death(code: int) -> str:
         return f"killed by signal {-code}"
 
 
-async def _give_back(on: Connection, queue: str, held: Sequence[Entry]) -> None:
-    ids = [entry.message_id for entry in held]
-    await Store(on).give_back(queue, ids, [entry.delivery for entry in held])
+async def _give_back(on: Connection, queue: str, delivery: int, ids: Sequence[int]) -> None:
+    await Store(on).give_back(queue, ids, delivery)
     await Store(on).notify(queue)
 
 
@@ -108,7 +109,7 @@ async def _count_crash(on: Connection, entry: Entry, code: int) -> bool:
     cause = cause_of_death(code)
     reason = f"alone in its process, it ended it each time; the last was {cause}"
     ended = settlement.crashed(message, reason, Run(0.0, "supervisor"))
-    await Store(on).archive(entry.queue, [entry.message_id], [entry.delivery], [ended.state])
+    await Store(on).archive(entry.queue, [entry.message_id], entry.delivery, [ended.state])
     log.error(
         "message crashes its process, archived",
         queue=entry.queue,

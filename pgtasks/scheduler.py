@@ -74,6 +74,7 @@ class Scheduler:
     _idle: list["asyncio.Future[None]"] = attrs.field(factory=list, init=False)
     _stopping: bool = attrs.field(default=False, init=False)
     _wake: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+    _resume: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
     _room: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
     _outage: Outage = attrs.field(
         factory=lambda: Outage(log, "fetching failed, trying again"), init=False
@@ -102,12 +103,15 @@ class Scheduler:
             if (look := self._looks.get(name)) is not None:
                 look.at, look.called = 0.0, True
         self._wake.set()
+        if queue is None:  # a connection stands again
+            self._resume.set()
 
     def stop(self) -> None:
         """Claim no more, start no more; what is running goes on."""
         self._stopping = True
         self._give_back()
         self._wake.set()
+        self._resume.set()
         self._room.set()
 
     def cancel_running(self) -> None:
@@ -202,13 +206,12 @@ class Scheduler:
         self._wake.clear()
 
     async def _pause(self, backoff: Backoff) -> None:
-        """Wait after a failure, whoever calls meanwhile; then look at everything anew."""
+        """Wait after a failure, whatever is sent meanwhile; then look at everything anew."""
         pause = backoff.next_seconds()
+        self._resume.clear()
         try:
             async with asyncio.timeout(pause):
-                while not self._stopping:
-                    self._wake.clear()
-                    await self._wake.wait()
+                await self._resume.wait()
         except TimeoutError:
             pass
         for look in self._looks.values():

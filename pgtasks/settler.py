@@ -26,6 +26,8 @@ LINGER_SECONDS = 0.002
 """How long the first settlement of a batch waits for others: it costs nobody's time."""
 FULL = 500
 """Settlements that are enough for a statement: beyond it the cost of each falls no further."""
+LARGEST = 1000
+"""The most for one: finding a row's place among them costs the square of their number."""
 
 
 @attrs.define(eq=False)
@@ -35,7 +37,15 @@ class _Pending:
     written: "asyncio.Future[None] | None" = None
 
 
-_Group = tuple[str, str, bool]  # queue, action, durable
+@attrs.frozen
+class _Group:
+    """Settlements that one statement can write."""
+
+    queue: str
+    action: str
+    durable: bool
+    delivery: int
+    """One for all: the fence is a plain comparison, and no message is in a statement twice."""
 
 
 @attrs.define(eq=False)
@@ -91,8 +101,8 @@ class Settler:
             while self._pending or not self._closing:
                 await self._wake.wait()
                 await self._linger()
-                batch, self._pending = self._pending, []
-                if not self._closing:
+                batch, self._pending = self._pending[:LARGEST], self._pending[LARGEST:]
+                if not self._closing and not self._pending:
                     self._wake.clear()
                     self._full.clear()
                 for group, members in _grouped(batch).items():
@@ -134,7 +144,7 @@ class Settler:
                     await self._write_apart(group, members, error)
                     return
                 unsure = True
-                self._outage.report(error, queue=group[0], messages=len(members))
+                self._outage.report(error, queue=group.queue, messages=len(members))
                 await asyncio.sleep(backoff.next_seconds())
                 members = [pending for pending in members if not self._dropped(pending)]
             else:
@@ -154,7 +164,7 @@ class Settler:
         log.error(
             "a settlement was refused",
             **_fields(pending),
-            action=group[1],
+            action=group.action,
             error=describe_error(error),
         )
         plain = write_state({"note": "its state could not be stored; see the worker's log"})
@@ -167,15 +177,14 @@ class Settler:
     def _note(
         self, group: _Group, members: Sequence[_Pending], ids: set[int], *, unsure: bool
     ) -> None:
-        queue, action, _ = group
         for pending in members:
             if pending.settlement.message.message_id in ids or unsure:
                 self.counts[pending.settlement.kind] += 1
                 self._end(pending)
             else:
                 self._note_lost(pending)
-        if action == "retry":
-            self._on_due(queue)
+        if group.action == "retry":
+            self._on_due(group.queue)
 
     def _dropped(self, pending: _Pending) -> bool:
         if pending.lease.lost:
@@ -197,41 +206,37 @@ class Settler:
 
 
 def _grouped(batch: list[_Pending]) -> dict[_Group, list[_Pending]]:
-    groups: dict[_Group, list[_Pending]] = defaultdict(list)
+    groups: dict[tuple[str, str, bool, int], list[_Pending]] = defaultdict(list)
     for pending in batch:
-        settlement = pending.settlement
-        groups[settlement.message.queue, settlement.action, settlement.durable].append(pending)
-    return groups
+        settlement, message = pending.settlement, pending.settlement.message
+        key = message.queue, settlement.action, settlement.durable, message.delivery
+        groups[key].append(pending)
+    return {_Group(*key): members for key, members in groups.items()}
 
 
 async def _settle(on: Connection, group: _Group, members: Sequence[_Pending]) -> list[int]:
-    queue, action, durable = group
     settlements = [pending.settlement for pending in members]
-    if not durable:
-        return await _state_ends(Store(on), queue, action, settlements)
+    if not group.durable:
+        return await _write(Store(on), group, settlements)
     async with on.transaction():
         await Store(on).wait_for_disk()
-        return await _state_ends(Store(on), queue, action, settlements)
+        return await _write(Store(on), group, settlements)
 
 
-async def _state_ends(
-    store: Store, queue: str, action: str, settlements: Sequence[Settlement]
-) -> list[int]:
+async def _write(store: Store, group: _Group, settlements: Sequence[Settlement]) -> list[int]:
+    queue, delivery = group.queue, group.delivery
     ids = [settlement.message.message_id for settlement in settlements]
-    deliveries = [settlement.message.delivery for settlement in settlements]
-    match action:
+    states = [settlement.state for settlement in settlements]
+    match group.action:
         case "complete":
-            return await store.complete(queue, ids, deliveries)
+            return await store.complete(queue, ids, delivery)
         case "archive":
-            states = [settlement.state for settlement in settlements]
-            return await store.archive(queue, ids, deliveries, states)
-        case _:
-            delays = [settlement.delay for settlement in settlements]
-            states = [settlement.state for settlement in settlements]
-            ended = await store.retry(queue, ids, deliveries, delays, states)
-            if not all(delays):  # due at once: for any worker that has room
-                await store.notify(queue)
-            return ended
+            return await store.archive(queue, ids, delivery, states)
+    delays = [settlement.delay for settlement in settlements]
+    ended = await store.retry(queue, ids, delivery, delays, states)
+    if not all(delays):  # due at once: for any worker that has room
+        await store.notify(queue)
+    return ended
 
 
 def _fields(pending: _Pending) -> dict[str, Any]:

@@ -107,43 +107,37 @@ class Store:
         """Extend leases; say for each whether it was extended and whether it is still held."""
         return await self.on.fetch(_on_queue("extend", queue), message_ids, deliveries, lengths)
 
-    async def complete(
-        self, queue: str, message_ids: Sequence[int], deliveries: Sequence[int]
-    ) -> list[int]:
-        """Delete messages; return the ids whose lease was still held."""
-        rows = await self.on.fetch(_on_queue("complete", queue), message_ids, deliveries)
+    async def complete(self, queue: str, message_ids: Sequence[int], delivery: int) -> list[int]:
+        """Delete messages that are at this delivery; return the ids whose lease was still held."""
+        rows = await self.on.fetch(_on_queue("complete", queue), message_ids, delivery)
         return [row[0] for row in rows]
 
     async def archive(
         self,
         queue: str,
         message_ids: Sequence[int],
-        deliveries: Sequence[int],
+        delivery: int,
         states: Sequence[str | None],
     ) -> list[int]:
         """Move messages to the archive; return the ids whose lease was still held."""
-        rows = await self.on.fetch(_on_queue("archive", queue), message_ids, deliveries, states)
+        rows = await self.on.fetch(_on_queue("archive", queue), message_ids, delivery, states)
         return [row[0] for row in rows]
 
     async def retry(
         self,
         queue: str,
         message_ids: Sequence[int],
-        deliveries: Sequence[int],
+        delivery: int,
         delays: Sequence[timedelta],
         states: Sequence[str | None],
     ) -> list[int]:
         """Make messages due again later; return the ids whose lease was still held."""
-        rows = await self.on.fetch(
-            _on_queue("retry", queue), message_ids, deliveries, delays, states
-        )
+        rows = await self.on.fetch(_on_queue("retry", queue), message_ids, delivery, delays, states)
         return [row[0] for row in rows]
 
-    async def give_back(
-        self, queue: str, message_ids: Sequence[int], deliveries: Sequence[int]
-    ) -> list[int]:
+    async def give_back(self, queue: str, message_ids: Sequence[int], delivery: int) -> list[int]:
         """Release a dead process's messages; return the ids whose lease still stood."""
-        rows = await self.on.fetch(_on_queue("give_back", queue), message_ids, deliveries)
+        rows = await self.on.fetch(_on_queue("give_back", queue), message_ids, delivery)
         return [row[0] for row in rows]
 
     async def count_crash(

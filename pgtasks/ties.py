@@ -69,11 +69,11 @@ class WorkerTies:
         message = context.message
         run = Run(monotonic() - context.started_at, self.worker)
         ending = settlement.succeeded(message, context.policy, run)
-        ids, deliveries = [message.message_id], [message.delivery]
+        ids = [message.message_id]
         if ending.action == "complete":
-            ended = await store.complete(message.queue, ids, deliveries)
+            ended = await store.complete(message.queue, ids, message.delivery)
         else:
-            ended = await store.archive(message.queue, ids, deliveries, [ending.state])
+            ended = await store.archive(message.queue, ids, message.delivery, [ending.state])
         if not ended:
             raise LeaseLost(_lost_text(message))
 

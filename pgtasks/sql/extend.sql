@@ -1,26 +1,27 @@
 -- Extend leases ($1 ids, $2 deliveries) to $3 from now. A row of the answer a lease: was it
 -- extended, and is it still ours? Rows locked by somebody else are left for the next round, so
 -- that this statement never waits and never deadlocks with a settlement.
-WITH lease AS (
-    SELECT * FROM unnest($1::bigint[], $2::integer[], $3::interval[]) AS l (msg_id, read_ct, length)
-), held AS (
-    SELECT message.msg_id, lease.length
-    FROM {q} AS message
-    JOIN lease ON lease.msg_id = message.msg_id AND lease.read_ct = message.read_ct
-    FOR UPDATE OF message SKIP LOCKED
+WITH ours AS (
+    SELECT msg_id
+    FROM {q}
+    WHERE msg_id = ANY($1::bigint[])
+        AND read_ct = ($2::integer[])[array_position($1::bigint[], msg_id)]
+    FOR UPDATE SKIP LOCKED
 ), extended AS (
-    UPDATE {q} AS message
+    UPDATE {q}
     -- A task may have asked for more time than this.
-    SET vt = greatest(message.vt, clock_timestamp() + held.length)
-    FROM held
-    WHERE message.msg_id = held.msg_id
-    RETURNING message.msg_id
+    SET vt = greatest(
+        vt, clock_timestamp() + ($3::interval[])[array_position($1::bigint[], msg_id)]
+    )
+    WHERE msg_id = ANY(ARRAY(SELECT msg_id FROM ours))
+    RETURNING msg_id
 )
 SELECT lease.msg_id, lease.read_ct,
-    extended.msg_id IS NOT NULL AS extended,
-    EXISTS (
-        SELECT FROM {q} AS message
-        WHERE message.msg_id = lease.msg_id AND message.read_ct = lease.read_ct
-    ) AS held
-FROM lease
-LEFT JOIN extended ON extended.msg_id = lease.msg_id
+    lease.msg_id = ANY(ARRAY(SELECT msg_id FROM extended)) AS extended,
+    lease.msg_id = ANY(ARRAY(
+        SELECT msg_id
+        FROM {q}
+        WHERE msg_id = ANY($1::bigint[])
+            AND read_ct = ($2::integer[])[array_position($1::bigint[], msg_id)]
+    )) AS held
+FROM unnest($1::bigint[], $2::integer[]) AS lease (msg_id, read_ct)

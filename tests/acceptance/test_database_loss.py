@@ -177,17 +177,18 @@ async def own_client(server: OwnServer) -> AsyncIterator[Client]:
 @pytest.fixture
 def own_worker(server: OwnServer, history: History, tmp_path: Path) -> Iterator[WorkerProcess]:
     """A worker on that server."""
-    settings = {**SHORT, "PGTASKS_DATABASE_URL": server.url, VARIABLE: str(history.path)}
+    settings = {
+        **SHORT,
+        "PGTASKS_DATABASE_URL": server.url,
+        "PGTASKS__WORKER__QUEUE_FETCH__ERROR_DELAY": "3s",
+        VARIABLE: str(history.path),
+    }
     arguments = (TASKS, "--concurrency", "4", "--log-format", "json")
     worker = WorkerProcess.start(arguments, settings, tmp_path)
     try:
         yield worker.wait_until_ready()
     finally:
         worker.end()
-
-
-async def tables_of(server: OwnServer) -> Tables:
-    return Tables(await asyncpg.connect(server.url, timeout=10))
 
 
 @pytest.mark.parametrize("mode", ["immediate", "fast"])

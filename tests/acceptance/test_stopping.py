@@ -11,6 +11,7 @@ from acceptance.history import History
 from acceptance.tables import Tables
 from acceptance.tasks_under_test import in_thread, quick, slow, swallows_cancellation
 from acceptance.worker_process import WorkerProcess
+from eventually import eventually
 
 from pgtasks import Client, exit_codes
 
@@ -196,6 +197,22 @@ async def test_sigterm_at_any_moment_of_the_start_leaves_nothing_behind(
         waiting = await tables.waiting()
         assert all(row.is_due for row in waiting), f"{delay_seconds}: {waiting[:5]}"
     assert not history.duplicates()
+
+
+def test_sigterm_to_the_group_of_a_child_that_does_not_listen_yet(
+    start_worker: StartWorker,
+) -> None:
+    """It is not killed by it: the signal waits until the child can heed it."""
+    worker = start_worker("--processes", "2")
+    eventually(lambda: _some(worker.children()))
+
+    worker.signal_group(signal.SIGTERM)
+
+    assert ended_within(worker, ENDING_SECONDS) == exit_codes.OK
+
+
+def _some(pids: list[int]) -> None:
+    assert pids
 
 
 async def test_sigterm_to_a_child_lets_its_tasks_end_and_another_takes_its_place(

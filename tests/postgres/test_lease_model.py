@@ -98,6 +98,12 @@ class Server:
         self.runner.close()
 
 
+def of_one_delivery(leases: list[Held]) -> tuple[list[Held], int]:
+    """Those of them that one statement can settle."""
+    delivery = leases[0].delivery
+    return [one for one in leases if one.delivery == delivery], delivery
+
+
 def with_some(choose: Callable[[Any], list[Any]]) -> Callable[[T], T]:
     """Only when there is something to do it with."""
     return cast("Callable[[T], T]", precondition(lambda self: bool(choose(self))))
@@ -164,8 +170,9 @@ class Leases(RuleBasedStateMachine):
             self.accepted.add(made)
             self.queue[made] = Row(is_due=not later)
 
-    @rule(worker=st.sampled_from(WORKERS), limit=st.integers(1, 5))
-    def claim(self, worker: str, limit: int) -> None:
+    @rule(worker=st.sampled_from(WORKERS), limit=st.integers(1, 5), freezes=st.booleans())
+    def claim(self, worker: str, limit: int, freezes: bool) -> None:
+        """A worker that freezes now loses what it got before it knows."""
         rows = self.run(self.store.claim(Q, limit, HOUR, BEGINNING))
         due = {one for one, row in self.queue.items() if row.is_due}
         claimed = {row["msg_id"] for row in rows}
@@ -179,6 +186,8 @@ class Leases(RuleBasedStateMachine):
             assert (lease.id, lease.delivery) not in self.given
             self.given.add((lease.id, lease.delivery))
             self.held[worker].append(lease)
+            if freezes:
+                self.lose(lease)
 
     @with_some(lambda self: self.everybodys())
     @rule(data=st.data())
@@ -196,9 +205,8 @@ class Leases(RuleBasedStateMachine):
     @rule(data=st.data())
     def complete(self, data: st.DataObject) -> None:
         leases = self.pick(data, self.everybodys())
-        ids = self.run(
-            self.store.complete(Q, [one.id for one in leases], [one.delivery for one in leases])
-        )
+        leases, delivery = of_one_delivery(leases)
+        ids = self.run(self.store.complete(Q, [one.id for one in leases], delivery))
         for lease in self.settled(leases, ids):
             del self.queue[lease.id]
             self.gone.add(lease.id)
@@ -206,13 +214,13 @@ class Leases(RuleBasedStateMachine):
     @with_some(lambda self: self.everybodys())
     @rule(data=st.data())
     def archive_some(self, data: st.DataObject) -> None:
-        leases = self.pick(data, self.everybodys())
+        leases, delivery = of_one_delivery(self.pick(data, self.everybodys()))
         states = [one.counting("failures") for one in leases]
         ids = self.run(
             self.store.archive(
                 Q,
                 [one.id for one in leases],
-                [one.delivery for one in leases],
+                delivery,
                 [
                     write_state(state.as_dict(outcome="failed", by=lease.delivery))
                     for state, lease in zip(states, leases, strict=True)
@@ -232,14 +240,10 @@ class Leases(RuleBasedStateMachine):
     )
     def put_back(self, data: st.DataObject, what: str, later: bool) -> None:
         """A failure, a snooze, a release, a task that is not known."""
-        leases = self.pick(data, self.everybodys())
+        leases, delivery = of_one_delivery(self.pick(data, self.everybodys()))
         delays = [HOUR if later else NOW] * len(leases)
         states = [write_state(one.counting(what).as_dict(by=one.delivery)) for one in leases]
-        ids = self.run(
-            self.store.retry(
-                Q, [one.id for one in leases], [one.delivery for one in leases], delays, states
-            )
-        )
+        ids = self.run(self.store.retry(Q, [one.id for one in leases], delivery, delays, states))
         for lease in self.settled(leases, ids):
             row = self.queue[lease.id]
             row.is_due, row.state = not later, lease.counting(what)
@@ -269,10 +273,7 @@ class Leases(RuleBasedStateMachine):
         """A lease runs out, and somebody else has its message before its holder knows."""
         lease = data.draw(st.sampled_from(self.everybodys()))
         if self.is_ours(lease):
-            self.change(lease.id, "read_ct = read_ct + 1, vt = clock_timestamp() - interval '1 s'")
-            row = self.queue[lease.id]
-            row.delivery, row.is_due = row.delivery + 1, True
-            self.given.add((lease.id, row.delivery))
+            self.lose(lease)
 
     @with_some(lambda self: list(self.queue))
     @rule(data=st.data())
@@ -307,8 +308,10 @@ class Leases(RuleBasedStateMachine):
             row.is_due, row.state = False, attrs.evolve(row.state, crashes=row.state.crashes + 1)
             assert read_state(answer["headers"]) == row.state
             self.held[worker].append(attrs.evolve(suspect, seen=row.state))
-        ids, deliveries = [one.id for one in once], [one.delivery for one in once]
-        given_back = self.run(self.store.give_back(Q, ids, deliveries))
+        given_back = []
+        for delivery in {one.delivery for one in once}:
+            ids = [one.id for one in once if one.delivery == delivery]
+            given_back += self.run(self.store.give_back(Q, ids, delivery))
         assert sorted(given_back) == [one.id for one in once if self.is_ours(one)]
         for made in given_back:
             row = self.queue[made]
@@ -316,6 +319,12 @@ class Leases(RuleBasedStateMachine):
 
     def workers(self) -> list[str]:
         return [worker for worker, leases in self.held.items() if leases]
+
+    def lose(self, lease: Held) -> None:
+        self.change(lease.id, "read_ct = read_ct + 1, vt = clock_timestamp() - interval '1 s'")
+        row = self.queue[lease.id]
+        row.delivery, row.is_due = row.delivery + 1, True
+        self.given.add((lease.id, row.delivery))
 
     def change(self, made: int, what: str) -> None:
         text = f"UPDATE pgmq.q_default SET {what} WHERE msg_id = $1"
@@ -383,11 +392,14 @@ def test_leases_are_kept_to_whatever_happens(machine: type[Leases]):
 
 
 FENCES = {
-    "complete": (" AND message.read_ct = lease.read_ct", ""),
-    "archive": (" AND message.read_ct = lease.read_ct", ""),
-    "retry": (" AND message.read_ct = lease.read_ct", ""),
-    "give_back": (" AND message.read_ct = lease.read_ct", ""),
-    "extend": (" AND lease.read_ct = message.read_ct", ""),
+    "complete": ("read_ct = $2::integer", "$2::integer > 0"),
+    "archive": ("read_ct = $2::integer", "$2::integer > 0"),
+    "retry": ("read_ct = $2::integer", "$2::integer > 0"),
+    "give_back": ("read_ct = $2::integer", "$2::integer > 0"),
+    "extend": (
+        "read_ct = ($2::integer[])[array_position($1::bigint[], msg_id)]",
+        "cardinality($2::integer[]) > 0",
+    ),
     "count_crash": ("message.read_ct = $2", "$2::integer > 0"),
     "claim": ("least(message.read_ct, 2147483646) + 1", "message.read_ct"),
 }

@@ -164,6 +164,27 @@ async def test_a_wake_up_is_heard_at_once(database: DatabaseConfig, rows: Rows):
                 await bench.has_run(number + 1)
 
 
+async def test_a_wake_up_between_an_empty_look_and_the_wait_is_heard(
+    database: DatabaseConfig, rows: Rows, monkeypatch: pytest.MonkeyPatch
+):
+    """R49: it comes when the answer that nothing waits is on its way."""
+    next_due, looks = Store.next_due_seconds, list[float | None]()
+
+    async def late(self: Store, *args: Any) -> float | None:
+        looks.append(await next_due(self, *args))
+        if looks == [None]:
+            await fill(rows, 1)
+            bench.scheduler.wake(Q)
+        return looks[-1]
+
+    monkeypatch.setattr(Store, "next_due_seconds", late)
+    async with fetching(database, 2) as bench:
+        bench.gate.set()
+        async with asyncio.timeout(10):
+            await bench.has_run(1)
+        assert looks[0] is None
+
+
 async def test_a_wake_up_for_another_queue_is_ignored(database: DatabaseConfig, rows: Rows):
     async with fetching(database, 2) as bench:
         bench.scheduler.wake("elsewhere")

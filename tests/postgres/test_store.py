@@ -100,7 +100,7 @@ async def test_a_queue_that_cannot_be_never_reaches_a_statement(store: Store):
     for call in (
         store.claim('x"; DROP TABLE pgmq.meta; --', 1, LEASE, BEGINNING),
         store.send("Foo", "{}", None, NONE, None, notify=False),
-        store.complete("a b", [1], [1]),
+        store.complete("a b", [1], 1),
         store.create_queue("periodic"),
     ):
         with pytest.raises(QueueNameError):
@@ -216,10 +216,10 @@ async def test_a_foreign_row_never_makes_a_claim_fail(store: Store, rows: Rows):
     assert (await rows.one(never))["read_ct"] == 0
     # Each can be settled like any other.
     ids, deliveries = list(found), [row["read_ct"] for row in found.values()]
-    assert len(await store.retry(Q, ids, deliveries, [NONE] * len(ids), ["{}"] * len(ids))) == 13
+    assert len(await settle(store, "give_back", ids, deliveries)) == 13
     found = {row["msg_id"]: row for row in await store.claim(Q, 100, LEASE, BEGINNING)}
     deliveries = [found[one]["read_ct"] for one in ids]
-    assert sorted(await store.archive(Q, ids, deliveries, ["{}"] * len(ids))) == sorted(ids)
+    assert sorted(await settle(store, "archive", ids, deliveries)) == sorted(ids)
 
 
 async def test_ids_beyond_32_and_53_bits_work(store: Store, rows: Rows):
@@ -228,7 +228,7 @@ async def test_ids_beyond_32_and_53_bits_work(store: Store, rows: Rows):
         assert await store.send(Q, "{}", None, NONE, None, notify=False) == start
         [row] = await store.claim(Q, 10, LEASE, BEGINNING)
         assert row["msg_id"] == start
-        assert await store.archive(Q, [start], [1], ["{}"]) == [start]
+        assert await store.archive(Q, [start], 1, ["{}"]) == [start]
     assert set(await rows.archived()) == {2**31, 2**53 + 1}
 
 
@@ -249,16 +249,25 @@ async def test_taking_over_a_lease_reads_its_row(store: Store, rows: Rows):
 
 
 async def settle(store: Store, how: str, ids: list[int], deliveries: list[int]) -> list[int]:
-    number = len(ids)
+    """Settle leases, those of one delivery in a statement."""
+    ended = []
+    for delivery in sorted(set(deliveries)):
+        alike = [one for one, of in zip(ids, deliveries, strict=True) if of == delivery]
+        ended += await settle_alike(store, how, alike, delivery)
+    return ended
+
+
+async def settle_alike(store: Store, how: str, ids: list[int], delivery: int) -> list[int]:
+    number, deliveries = len(ids), [delivery] * len(ids)
     match how:
         case "complete":
-            return await store.complete(Q, ids, deliveries)
+            return await store.complete(Q, ids, delivery)
         case "archive":
-            return await store.archive(Q, ids, deliveries, ['{"outcome":"done"}'] * number)
+            return await store.archive(Q, ids, delivery, ['{"outcome":"done"}'] * number)
         case "retry":
-            return await store.retry(Q, ids, deliveries, [seconds(5)] * number, ["{}"] * number)
+            return await store.retry(Q, ids, delivery, [seconds(5)] * number, ["{}"] * number)
         case "give_back":
-            return await store.give_back(Q, ids, deliveries)
+            return await store.give_back(Q, ids, delivery)
         case "count_crash":
             counted = [
                 await store.count_crash(Q, one, delivery, LEASE)
@@ -296,7 +305,7 @@ async def test_a_wrong_delivery_has_no_effect(store: Store, rows: Rows, how: str
 async def test_a_message_that_is_gone_has_no_effect(store: Store, rows: Rows, how: str):
     [made] = await put_many(rows, 1)
     await claimed(store)
-    assert await store.complete(Q, [made], [1]) == [made]
+    assert await store.complete(Q, [made], 1) == [made]
     assert await settle(store, how, [made], [1]) == []
     assert (await rows.all(), await rows.archived()) == ([], {})
 
@@ -339,7 +348,7 @@ async def test_batches_in_any_order_never_deadlock(
             if (turn + place) % 2:
                 await on.extend(Q, made, ones, [LEASE] * len(made))
             else:
-                await on.retry(Q, made, ones, [LEASE] * len(made), ["{}"] * len(made))
+                await on.retry(Q, made, 1, [LEASE] * len(made), ["{}"] * len(made))
 
     await asyncio.gather(*(work(worker, place) for place, worker in enumerate(workers)))
     for worker in workers:
@@ -367,7 +376,7 @@ async def test_extending_says_of_each_whether_it_is_still_held(
     ours, taken, locked, gone = await put_many(rows, 4)
     await claimed(store)
     await rows.steal(taken)
-    await store.complete(Q, [gone], [1])
+    await store.complete(Q, [gone], 1)
     async with other.transaction():
         await other.fetch("SELECT FROM pgmq.q_default WHERE msg_id = $1 FOR UPDATE", locked)
         ids = [ours, taken, locked, gone]
@@ -396,7 +405,7 @@ async def test_a_lease_that_ran_out_can_be_extended_while_nobody_took_it(store: 
 async def test_completing_deletes(store: Store, rows: Rows):
     made = await put_many(rows, 3)
     await claimed(store)
-    assert sorted(await store.complete(Q, made[:2], [1, 1])) == made[:2]
+    assert sorted(await store.complete(Q, made[:2], 1)) == made[:2]
     assert [row["msg_id"] for row in await rows.all()] == made[2:]
     assert await rows.archived() == {}
 
@@ -405,7 +414,7 @@ async def test_archiving_keeps_everything(store: Store, rows: Rows):
     made = await rows.put('{"a": 1}', headers="""'{"mine": 1, "pgtasks": {"failures": 9}}'""")
     await claimed(store)
     before = await rows.one(made)
-    assert await store.archive(Q, [made], [1], ['{"outcome":"done"}']) == [made]
+    assert await store.archive(Q, [made], 1, ['{"outcome":"done"}']) == [made]
     row = await store.on.fetchrow("SELECT *, enqueued_at::text AS enqueued FROM pgmq.a_default")
     assert row["enqueued"] == before["enqueued_at"]
     for column in ("msg_id", "read_ct", "last_read_at", "vt", "message"):
@@ -419,7 +428,7 @@ async def test_retrying_makes_due_again(store: Store, rows: Rows):
     now, later = await put_many(rows, 2)
     await claimed(store)
     states = ['{"failures":1}', None]
-    assert sorted(await store.retry(Q, [now, later], [1, 1], [NONE, seconds(90)], states)) == [
+    assert sorted(await store.retry(Q, [now, later], 1, [NONE, seconds(90)], states)) == [
         now,
         later,
     ]
@@ -441,10 +450,10 @@ async def test_foreign_headers_survive_our_part(store: Store, rows: Rows):
 async def survives(store: Store, rows: Rows, headers: str | None) -> None:
     ids = [await rows.put("{}", headers=headers and f"'{headers}'") for _ in range(4)]
     await claimed(store)
-    await store.retry(Q, ids[:1], [1], [NONE], ['{"failures":1}'])
-    await store.give_back(Q, ids[1:2], [1])
+    await store.retry(Q, ids[:1], 1, [NONE], ['{"failures":1}'])
+    await store.give_back(Q, ids[1:2], 1)
     await store.count_crash(Q, ids[2], 1, LEASE)
-    await store.archive(Q, ids[3:], [1], ['{"outcome":"done"}'])
+    await store.archive(Q, ids[3:], 1, ['{"outcome":"done"}'])
     found = [json.loads((await rows.one(one))["headers"]) for one in ids[:3]]
     found.append(json.loads(await store.on.fetchval("SELECT headers FROM pgmq.a_default")))
     ours = [{"failures": 1}, {"releases": 1}, {"crashes": 1}, {"outcome": "done"}]
@@ -458,7 +467,7 @@ async def test_foreign_headers_survive_a_second_settlement(store: Store, rows: R
     made = await rows.put("{}", headers="'[1]'")
     for _ in range(3):
         [row] = await store.claim(Q, 1, LEASE, BEGINNING)
-        await store.give_back(Q, [made], [row["read_ct"]])
+        await store.give_back(Q, [made], row["read_ct"])
     assert json.loads((await rows.one(made))["headers"]) == {
         "foreign": [1],
         "pgtasks": {"releases": 3},
@@ -482,7 +491,7 @@ async def test_counting_in_garbage_never_fails(store: Store, rows: Rows):
     for headers, expected in GARBAGE_STATES.items():
         one, other_one = [await rows.put("{}", headers=f"'{headers}'") for _ in range(2)]
         await claimed(store)
-        assert await store.give_back(Q, [one], [1]) == [one]
+        assert await store.give_back(Q, [one], 1) == [one]
         assert await store.count_crash(Q, other_one, 1, LEASE) is not None
         assert float((await rows.state(one))["releases"]) == expected
         assert float((await rows.state(other_one))["crashes"]) == expected
@@ -492,7 +501,7 @@ async def test_counting_in_garbage_never_fails(store: Store, rows: Rows):
 async def test_giving_back_is_due_at_once_and_counted(store: Store, rows: Rows):
     made = await rows.put("{}", headers="""'{"pgtasks": {"failures": 2, "releases": 1}}'""")
     await claimed(store)
-    assert await store.give_back(Q, [made], [1]) == [made]
+    assert await store.give_back(Q, [made], 1) == [made]
     assert await rows.state(made) == {"failures": 2, "releases": 2}
     assert (await rows.one(made))["read_ct"] == 1
     assert await claimed(store) == [made]
@@ -559,7 +568,7 @@ async def test_counts(store: Store, rows: Rows):
     gone = await rows.put("{}", vt="clock_timestamp() - interval '2 minutes'")
     [lease] = await store.claim(Q, 1, LEASE, datetime.now(UTC) - timedelta(days=9))
     assert lease["msg_id"] == gone
-    await store.archive(Q, [gone], [1], ["{}"])
+    await store.archive(Q, [gone], 1, ["{}"])
     counts = await store.queue_counts(Q)
     assert (counts["due"], counts["delayed"], counts["leased_or_retrying"]) == (2, 2, 1)
     assert counts["archived"] == 1
@@ -574,7 +583,7 @@ async def test_lists_and_finds_what_waits_and_what_is_archived(store: Store, row
     assert [row["msg_id"] for row in await store.list_messages(Q, 10)] == [first, second]
     assert len(await store.list_messages(Q, 1)) == 1
     await claimed(store)
-    await store.archive(Q, [first, second], [1, 1], ['{"outcome":"done"}', '{"outcome":"failed"}'])
+    await store.archive(Q, [first, second], 1, ['{"outcome":"done"}', '{"outcome":"failed"}'])
     [row] = await store.list_archived(Q, 10, outcome="failed")
     assert (row["msg_id"], row["task"], row["outcome"]) == (second, "b", "failed")
     assert [row["msg_id"] for row in await store.list_archived(Q, 10, "a")] == [first]
