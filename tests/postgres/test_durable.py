@@ -40,10 +40,12 @@ async def test_a_durable_end_waits_for_the_disk_and_another_does_not(  # noqa: P
     config: Config, registry: Registry, rows: Rows, seen: Any, end: str, durable: bool
 ):
     on_success: Any = "archive" if end == "archive" else "delete"
+    runs = list[int]()
 
     @task(name="work", registry=registry, durable=durable, on_success=on_success, retries=1)
     async def work() -> None:
-        if end == "retry" and not await seen():
+        runs.append(1)
+        if end == "retry" and len(runs) == 1:
             raise RetryLater(0)
         if end == "give up":
             raise ValueError
