@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any, Protocol
+from uuid import UUID
 
 import attrs
 
@@ -54,7 +55,7 @@ class Context:
 
     lease: Lease
     task: str
-    id: str
+    _own_id: UUID | int
     policy: Policy
     """How the message is run."""
     _ties: Ties
@@ -71,6 +72,11 @@ class Context:
     def message(self) -> Message:
         """The message as it was claimed."""
         return self.lease.message
+
+    @property
+    def id(self) -> str:
+        """The message's own id, as `defer` returned it."""
+        return str(self._own_id)
 
     @property
     def queue(self) -> str:

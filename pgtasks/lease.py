@@ -19,6 +19,8 @@ class Lease:
 
     message: Message
     length_seconds: float
+    key: tuple[str, int] = attrs.field(init=False)
+    """What it is known by: the queue and the row."""
     place: int = -1
     """Its place on the board that the supervisor reads after a crash. Written by the loop."""
     kept_until: float = attrs.field(init=False)
@@ -33,6 +35,7 @@ class Lease:
     """Ends the run, with the reason; None while nothing runs. Written by the loop."""
 
     def __attrs_post_init__(self) -> None:
+        self.key = (self.message.queue, self.message.message_id)
         self.kept_until = 0.0
         self.renewed(self.message.claimed_at, self.length_seconds)
 
@@ -40,11 +43,6 @@ class Lease:
         """Note that it lasts `length_seconds` from `asked_at`, at least."""
         self.kept_until = max(self.kept_until, asked_at + length_seconds)
         self.extend_at = asked_at + length_seconds / 3
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """What it is known by: the queue and the row."""
-        return (self.message.queue, self.message.message_id)
 
     def is_over(self) -> bool:
         """Tell whether it may have run out: another worker may be about to start the message."""

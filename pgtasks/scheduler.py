@@ -76,6 +76,7 @@ class Scheduler:
     _wake: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
     _resume: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
     _room: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+    _waits_for_room: bool = attrs.field(default=False, init=False)
     _outage: Outage = attrs.field(
         factory=lambda: Outage(log, "fetching failed, trying again"), init=False
     )
@@ -235,11 +236,14 @@ class Scheduler:
     async def _wait_for_room(self) -> int:
         while not self._stopping and self._free() < self._enough():
             self._room.clear()
+            self._waits_for_room = True
             try:
                 async with asyncio.timeout(STALE_SECONDS):
                     await self._room.wait()
             except TimeoutError:
                 self._give_back_stale()
+            finally:
+                self._waits_for_room = False
         return max(0, self._free())
 
     def _give_back_stale(self) -> None:
@@ -315,5 +319,5 @@ class Scheduler:
         finally:
             self._running.discard(lease)
             self._average_seconds += (monotonic() - started_at - self._average_seconds) * 0.05
-            if self._free() >= self._enough():
+            if self._waits_for_room and self._free() >= self._enough():
                 self._room.set()

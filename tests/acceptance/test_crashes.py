@@ -9,6 +9,7 @@ from acceptance.conftest import StartWorker
 from acceptance.history import History
 from acceptance.tables import Row, Tables
 from acceptance.tasks_under_test import blocking, dies, dies_in_thread, quick, slow
+from acceptance.worker_process import WorkerProcess
 from eventually import eventually
 
 from pgtasks import Client, exit_codes
@@ -218,6 +219,12 @@ async def test_code_that_blocks_the_event_loop_keeps_its_lease(
     assert worker.stop() == exit_codes.OK
 
 
+def any_child(worker: WorkerProcess) -> int:
+    children = worker.children()
+    assert children, "all are being replaced"
+    return children[0]
+
+
 async def test_killed_in_the_middle_of_thousands_loses_none(
     start_worker: StartWorker, client: Client, tables: Tables, history: History
 ) -> None:
@@ -226,7 +233,7 @@ async def test_killed_in_the_middle_of_thousands_loses_none(
     handles = await quick.defer_many([(f"m{n}",) for n in range(3000)])
     for round_ in range(3):
         history.wait_until_started(100 + 600 * round_)
-        os.kill(worker.children()[0], signal.SIGKILL)
+        os.kill(eventually(lambda: any_child(worker)), signal.SIGKILL)
     await tables.drained(30)
 
     await tables.all_done_once(handle.message_id for handle in handles)

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
     precondition,
     rule,
@@ -40,7 +41,7 @@ WORKERS = ("a", "b", "c")
 LONG = bool(os.environ.get("PGTASKS_LONG_TESTS"))
 
 RUN = settings(
-    max_examples=4000 if LONG else 40,
+    max_examples=4000 if LONG else 60,
     stateful_step_count=60 if LONG else 30,
     deadline=None,
     database=None,
@@ -161,6 +162,13 @@ class Leases(RuleBasedStateMachine):
         return ours
 
     # What happens
+
+    @initialize(freezes=st.booleans())
+    def begin(self, freezes: bool) -> None:
+        """Some work is under way: from nothing, too few sequences come to where it hurts."""
+        self.defer(number=8, later=False)
+        self.claim(worker="a", limit=3, freezes=False)
+        self.claim(worker="b", limit=3, freezes=freezes)
 
     @rule(number=st.integers(1, 4), later=st.booleans())
     def defer(self, number: int, later: bool) -> None:
