@@ -269,10 +269,7 @@ async def settle_alike(store: Store, how: str, ids: list[int], delivery: int) ->
         case "give_back":
             return await store.give_back(Q, ids, delivery)
         case "count_crash":
-            counted = [
-                await store.count_crash(Q, one, delivery, LEASE)
-                for one, delivery in zip(ids, deliveries, strict=True)
-            ]
+            counted = [await store.count_crash(Q, one, delivery, LEASE) for one in ids]
             return [row["msg_id"] for row in counted if row is not None]
         case _:
             rows = await store.extend(Q, ids, deliveries, [seconds(500)] * number)
