@@ -148,7 +148,7 @@ async def test_writes_and_completion_are_one_transaction(
 async def test_an_error_in_the_transaction_undoes_everything(
     config: Config, registry: Registry, rows: Rows, effects: Any
 ):
-    """I5: however often it is delivered, its effect is there once."""
+    """However often it is delivered, its effect is there once."""
     ran = list[int]()
 
     @task(name="work", registry=registry, retries=5)

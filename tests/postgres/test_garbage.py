@@ -1,4 +1,4 @@
-"""R44: whatever foreign clients put into a queue, the worker lives and the neighbours run."""
+"""Whatever foreign clients put into a queue, the worker lives and the neighbours run."""
 
 import json
 from typing import Any
@@ -125,7 +125,6 @@ async def test_a_row_that_was_read_as_often_as_can_be_is_given_up(
 async def test_nothing_is_imported_or_called_because_a_message_names_it(
     config: Config, registry: Registry, rows: Rows, ran: list[int]
 ):
-    """S4."""
     names = ["os.system", "builtins.exec", "../x", "a.b.c", "__import__", "pgtasks.demo", "",
              "work\\n", "WORK", " work", "w" * 5000]  # fmt: skip
     made = [await rows.put(envelope('["touch /tmp/never"]', name)) for name in names]

@@ -329,7 +329,7 @@ async def test_a_lost_lease_of_a_thread_does_not_count_either(
 
 
 async def test_a_zombies_outcome_is_rejected(config: Config, registry: Registry, rows: Rows):
-    """R14: it slept, the message ran elsewhere and is being retried there; then it returns."""
+    """It slept, the message ran elsewhere and is being retried there; then it returns."""
     started, go_on = anyio.Event(), anyio.Event()
 
     @task(name="work", registry=registry, on_success="archive")

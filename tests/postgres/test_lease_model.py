@@ -1,7 +1,7 @@
 """The real statements against a model of a few lines, in any order that can happen.
 
 Workers claim, extend, settle, crash, come back as zombies; foreign clients read and delete; leases
-run out. After every step the tables must be what the model says (invariants I1, I3 and I6).
+run out. After every step the tables must be what the model says.
 
 `PGTASKS_LONG_TESTS=1` runs a hundred times as many sequences.
 """
@@ -343,7 +343,7 @@ class Leases(RuleBasedStateMachine):
     @invariant()
     def the_tables_are_what_the_model_says(self) -> None:
         waiting, archived = self.run(tables(self.server.connection))
-        # I1: each accepted message is in exactly one place, and nothing else is anywhere.
+        # Each accepted message is in exactly one place, and nothing else is anywhere.
         assert waiting.keys() == self.queue.keys()
         assert archived.keys() == self.archive.keys()
         assert self.accepted == self.queue.keys() | self.archive.keys() | self.gone
@@ -353,7 +353,7 @@ class Leases(RuleBasedStateMachine):
             self.is_known(row, headers)
         for one, (delivery, _, headers) in archived.items():
             row = self.archive[one]
-            # I3: the last word was the holder's of the highest delivery.
+            # The last word was the holder's of the highest delivery.
             assert delivery == row.delivery == row.written_by
             assert json.loads(headers or "")["pgtasks"]["by"] == delivery
             self.is_known(row, headers)
@@ -361,7 +361,7 @@ class Leases(RuleBasedStateMachine):
     def is_known(self, row: Row, headers: str | None) -> None:
         state = read_state(headers or "null")
         assert state == row.state
-        # I6: nothing is counted that was not delivered.
+        # Nothing is counted that was not delivered.
         assert state.ended <= row.delivery
         if headers is not None and row.written_by:
             assert json.loads(headers)["pgtasks"].get("by") == row.written_by

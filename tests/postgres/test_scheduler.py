@@ -167,7 +167,7 @@ async def test_a_wake_up_is_heard_at_once(database: DatabaseConfig, rows: Rows):
 async def test_a_wake_up_between_an_empty_look_and_the_wait_is_heard(
     database: DatabaseConfig, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ):
-    """R49: it comes when the answer that nothing waits is on its way."""
+    """It comes when the answer that nothing waits is on its way."""
     next_due, looks = Store.next_due_seconds, list[float | None]()
 
     async def late(self: Store, *args: Any) -> float | None:

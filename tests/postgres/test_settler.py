@@ -133,7 +133,7 @@ async def test_waiting_for_an_ending_returns_when_it_is_written(bench: Bench, ro
 async def test_a_lease_that_is_lost_counts_as_lost_and_as_nothing_else(
     bench: Bench, rows: Rows, heard: Any
 ):
-    """I3. Its neighbours in the batch are not touched by it."""
+    """Its neighbours in the batch are not touched by it."""
     await fill(rows, 4)
     leases = await bench.claim(4)
     stolen, gone, known, fine = leases
@@ -220,7 +220,7 @@ async def test_endings_survive_a_lost_connection(bench: Bench, rows: Rows, heard
 async def test_an_ending_whose_answer_was_lost_is_not_called_a_lost_lease(
     bench: Bench, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ):
-    """R4: it was committed, and the connection broke before we heard of it."""
+    """It was committed, and the connection broke before we heard of it."""
     archive, cuts = Store.archive, list[int]()
 
     async def cut(self: Store, *args: Any) -> list[int]:
@@ -244,7 +244,7 @@ async def test_an_ending_whose_answer_was_lost_is_not_called_a_lost_lease(
 async def test_endings_wait_for_a_lock_and_are_written_after_it(
     bench: Bench, rows: Rows, database_url: str
 ):
-    """R35: longer than a statement may take."""
+    """Longer than a statement may take."""
     await fill(rows, 2)
     leases = await bench.claim(2)
     other = await asyncpg.connect(database_url)
@@ -264,7 +264,7 @@ async def test_endings_wait_for_a_lock_and_are_written_after_it(
 
 @pytest.mark.parametrize("code", ["40P01", "40001", "55P03", "25006", "53300", "57014"])
 async def test_an_error_that_passes_is_waited_out(bench: Bench, rows: Rows, code: str, heard: Any):
-    """I9: no deadlock and no serialization failure loses an ending."""
+    """No deadlock and no serialization failure loses an ending."""
     await rows.connection.execute(
         "CREATE SCHEMA app; CREATE SEQUENCE app.failures;"
         "CREATE FUNCTION app.fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "

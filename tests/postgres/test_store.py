@@ -334,7 +334,7 @@ async def test_of_two_that_settle_at_once_one_wins(
 async def test_batches_in_any_order_never_deadlock(
     store: Store, rows: Rows, database: DatabaseConfig
 ):
-    """I9: batches of several settlers and keepers, each ordered by id, on the same rows."""
+    """Batches of several settlers and keepers, each ordered by id, on the same rows."""
     made = await store.send_many(Q, ["{}"] * 60, None, NONE, None)
     await claimed(store)
     workers = [await open_connection(database, "tests", WORKER_SETTINGS) for _ in range(4)]

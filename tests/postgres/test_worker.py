@@ -37,7 +37,7 @@ async def grown(events: list[Any], number: int, *, within_seconds: float = 15) -
 async def test_a_worker_starts_and_stops_and_leaves_nothing(
     config: Config, registry: Registry, rows: Rows
 ):
-    """I8: no connection, no lock, no thread."""
+    """No connection, no lock, no thread."""
 
     @task(name="work", registry=registry)
     def work() -> None: ...
@@ -160,7 +160,7 @@ async def test_an_error_in_the_block_gives_back_what_runs(
 async def test_a_notification_is_quicker_than_the_poll(
     config: Config, registry: Registry, rows: Rows
 ):
-    """The poll comes every 30 s; each of these comes between an empty look and a wait (R49)."""
+    """The poll comes every 30 s; each of these comes between an empty look and a wait."""
     ran = list[float]()
 
     @task(name="work", registry=registry)
@@ -286,7 +286,6 @@ def claims(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 async def test_a_row_that_somebody_locks_is_stepped_over_and_found_later(
     config: Config, registry: Registry, rows: Rows
 ):
-    """R35."""
     ran = list[str]()
 
     @task(name="work", registry=registry)
@@ -338,7 +337,6 @@ async def test_an_idle_worker_rests(
 async def test_foreign_notifications_are_no_reason_to_look(
     config: Config, registry: Registry, rows: Rows, claims: list[float]
 ):
-    """R50."""
     ran = list[int]()
 
     @task(name="work", registry=registry)
@@ -362,7 +360,6 @@ async def test_foreign_notifications_are_no_reason_to_look(
 async def test_lost_connections_of_every_kind_are_opened_again(
     config: Config, registry: Registry, rows: Rows
 ):
-    """R20."""
     config = with_worker(
         config, queue_fetch=QueueFetchConfig(empty_delay=seconds(30), error_delay=seconds(0.2))
     )
@@ -504,7 +501,7 @@ async def warm(work: Any, rows: Rows, number: int = 300) -> None:
 async def test_stopping_ends_what_runs_and_gives_the_rest_back(
     config: Config, registry: Registry, rows: Rows
 ):
-    """R12: what was claimed ahead goes back at once; no attempt and no delivery is taken."""
+    """What was claimed ahead goes back at once; no attempt and no delivery is taken."""
     gate, started = anyio.Event(), list[int]()
 
     @task(name="quick", registry=registry)
@@ -690,7 +687,7 @@ async def test_what_was_claimed_ahead_of_slow_tasks_goes_to_others(
 async def test_a_rolling_restart_runs_everything_once(
     config: Config, registry: Registry, rows: Rows
 ):
-    """R13: the new worker is there before the old one has ended."""
+    """The new worker is there before the old one has ended."""
     ran = Counter[int]()
 
     @task(name="work", registry=registry)
