@@ -1,5 +1,6 @@
 """Rows: what stands in a queue's tables, read and written as any other client would."""
 
+import asyncio
 import json
 from datetime import timedelta
 from typing import Any
@@ -12,21 +13,35 @@ from pgtasks.message import new_id
 
 DEFAULT = "default"
 
+LOCKS = (
+    "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) "
+    "WHERE datname = current_database() AND "
+)
+"""Of this test's database: others are at work on the server."""
+
 
 @attrs.frozen
 class Rows:
     """The two tables of each queue, on one connection."""
 
     connection: "asyncpg.Connection[asyncpg.Record]"
+    _turn: asyncio.Lock = attrs.field(factory=asyncio.Lock, init=False)
+    """A test and the tasks it runs may look at the same time."""
+
+    async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
+        """Return all rows of a query."""
+        async with self._turn:
+            return await self.connection.fetch(query, *args)
 
     async def put(self, message: str | None, *, queue: str = DEFAULT, **columns: str | None) -> int:
         """Insert a row as a foreign client does; columns are SQL expressions."""
         columns.setdefault("vt", "clock_timestamp()")
         names = ", ".join(["message", *columns])
         values = ", ".join(["$1::jsonb", *("NULL" if c is None else c for c in columns.values())])
-        found: int = await self.connection.fetchval(
+        rows = await self.fetch(
             f'INSERT INTO pgmq."q_{queue}" ({names}) VALUES ({values}) RETURNING msg_id', message
         )
+        found: int = rows[0][0]
         return found
 
     async def call(self, task: str, args: Any = None, **options: Any) -> int:
@@ -36,7 +51,7 @@ class Rows:
 
     async def all(self, queue: str = DEFAULT) -> list[asyncpg.Record]:
         """What waits or is leased, with the seconds until it is due."""
-        return await self.connection.fetch(
+        return await self.fetch(
             "SELECT msg_id, read_ct, enqueued_at::text, last_read_at, message, headers, CASE WHEN "
             "vt > '1900-01-01' AND vt < '3000-01-01' THEN vt END AS vt, CASE WHEN isfinite(vt) "
             "THEN extract(epoch FROM vt - clock_timestamp())::float8 END AS due_in "
@@ -51,12 +66,12 @@ class Rows:
 
     async def archived(self, queue: str = DEFAULT) -> dict[int, dict[str, Any]]:
         """Our part of the headers of what was archived, by message."""
-        rows = await self.connection.fetch(f'SELECT msg_id, headers FROM pgmq."a_{queue}"')
+        rows = await self.fetch(f'SELECT msg_id, headers FROM pgmq."a_{queue}"')
         return {row["msg_id"]: json.loads(row["headers"])["pgtasks"] for row in rows}
 
     async def archived_ids(self, queue: str = DEFAULT) -> list[int]:
         """The messages in the archive."""
-        rows = await self.connection.fetch(f'SELECT msg_id FROM pgmq."a_{queue}" ORDER BY 1')
+        rows = await self.fetch(f'SELECT msg_id FROM pgmq."a_{queue}" ORDER BY 1')
         return [row[0] for row in rows]
 
     async def state(self, message_id: int, queue: str = DEFAULT) -> dict[str, Any]:
@@ -67,10 +82,8 @@ class Rows:
 
     async def set(self, message_id: int, what: str, queue: str = DEFAULT) -> None:
         """Change a row behind everybody's back."""
-        done = await self.connection.execute(
-            f'UPDATE pgmq."q_{queue}" SET {what} WHERE msg_id = $1', message_id
-        )
-        assert done == "UPDATE 1"
+        changed = f'UPDATE pgmq."q_{queue}" SET {what} WHERE msg_id = $1 RETURNING msg_id'
+        assert len(await self.fetch(changed, message_id)) == 1
 
     async def steal(self, message_id: int, queue: str = DEFAULT) -> None:
         """Take a lease away, as another worker's claim would."""

@@ -33,7 +33,7 @@ async def effects(rows: Rows) -> Any:
     await rows.connection.execute("CREATE SCHEMA app; CREATE TABLE app.effect (name text)")
 
     async def read() -> list[str]:
-        found = await rows.connection.fetch("SELECT name FROM app.effect ORDER BY name")
+        found = await rows.fetch("SELECT name FROM app.effect ORDER BY name")
         return [row[0] for row in found]
 
     return read

@@ -4,7 +4,7 @@ from typing import Any
 
 import attrs
 import pytest
-from postgres.rows import Rows
+from postgres.rows import LOCKS, Rows
 from postgres.working import working
 
 from pgtasks import Config, Registry, RetryLater, task
@@ -28,7 +28,7 @@ async def seen(rows: Rows) -> Any:
     await rows.connection.execute(WATCH)
 
     async def read() -> list[tuple[str, str]]:
-        found = await rows.connection.fetch("SELECT * FROM app.seen")
+        found = await rows.fetch("SELECT * FROM app.seen")
         return [tuple(row) for row in found]
 
     return read
@@ -106,7 +106,7 @@ async def test_the_slot_of_a_durable_run_is_busy_until_its_end_is_written(
                 "SELECT FROM pgmq.q_default WHERE msg_id = $1 FOR UPDATE", first.message_id
             )
             locked.set()
-            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            waiting = LOCKS + "NOT granted"
             while not await other.fetchval(waiting):
                 await anyio.sleep(0.01)
             await anyio.sleep(0.2)

@@ -11,7 +11,7 @@ import anyio
 import asyncpg
 import pytest
 from eventually import eventually_async
-from postgres.rows import seconds
+from postgres.rows import LOCKS, seconds
 
 from pgtasks import Config, Registry, SchemaError, Worker, connect, migrate, task
 from pgtasks.config import DatabaseConfig, WorkerConfig
@@ -96,7 +96,7 @@ async def test_thirty_two_first_upgrades_at_once_make_one_schema(
     for other in others:
         await migrate.check(other)
         await other.close()
-    assert await empty.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
+    assert await empty.fetchval(LOCKS + "locktype = 'advisory'") == 0
 
 
 async def test_processes_that_upgrade_at_once_make_one_schema(empty: Any, empty_database_url: str):
@@ -128,7 +128,7 @@ async def test_an_upgrade_that_is_killed_leaves_nothing_half_done(
     await process.stdin.send(b"\n")
 
     async def waits() -> None:
-        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        waiting = LOCKS + "NOT granted"
         assert await empty.fetchval(waiting) == 1
 
     await eventually_async(waits, within_seconds=30)

@@ -8,7 +8,7 @@ from typing import Any, cast
 import asyncpg
 import attrs
 import pytest
-from postgres.rows import Rows, seconds
+from postgres.rows import LOCKS, Rows, seconds
 
 from pgtasks import settlement as settle
 from pgtasks.board import Board
@@ -252,7 +252,7 @@ async def test_endings_wait_for_a_lock_and_are_written_after_it(
         await other.execute("SELECT FROM pgmq.q_default FOR UPDATE")
         for lease in leases:
             bench.settler.put(lease, done(lease))
-        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        waiting = LOCKS + "NOT granted"
         async with asyncio.timeout(10):
             while not await other.fetchval(waiting):
                 await asyncio.sleep(0.01)

@@ -8,7 +8,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from postgres.rows import Rows, seconds
+from postgres.rows import LOCKS, Rows, seconds
 
 from pgtasks.config import DatabaseConfig
 from pgtasks.connection import WORKER_SETTINGS, open_connection
@@ -312,7 +312,7 @@ async def test_of_two_that_settle_at_once_one_wins(
     store: Store, rows: Rows, other: Any, against: str
 ):
     """The second waits for the first to commit and then finds that the lease is over."""
-    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    waiting = LOCKS + "NOT granted"
     for how in ("complete", "archive", "retry", "give_back", "count_crash"):
         [made] = await put_many(rows, 1)
         await claimed(store)

@@ -12,7 +12,7 @@ import asyncpg
 import attrs
 import pytest
 from eventually import eventually_async
-from postgres.rows import Rows, seconds
+from postgres.rows import LOCKS, Rows, seconds
 from postgres.working import working
 
 from pgtasks import Config, ConfigError, DatabaseUnreachable, Registry, SchemaError, Worker, task
@@ -59,7 +59,7 @@ async def test_a_worker_starts_and_stops_and_leaves_nothing(
         assert not [name for name in left if name.startswith("pgtasks")]
 
     await eventually_async(nobody)
-    locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+    locks = LOCKS + "locktype = 'advisory'"
     assert await rows.connection.fetchval(locks) == 0
 
 
@@ -643,7 +643,7 @@ async def test_what_was_claimed_ahead_is_not_started_any_more(
         async with Transaction(config) as other:
             await other.connection.execute("LOCK TABLE pgmq.q_default IN ACCESS EXCLUSIVE MODE")
             await rows.connection.execute("NOTIFY pgtasks, 'default'")
-            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            waiting = LOCKS + "NOT granted"
             async with asyncio.timeout(10):
                 while not await rows.connection.fetchval(waiting):
                     await asyncio.sleep(0.01)
