@@ -24,7 +24,8 @@ class Watermark:
     committed after it, is seen by the next one.
     """
 
-    _mark: datetime = BEGINNING
+    mark: datetime = BEGINNING
+    """Where claims start between full looks."""
     _next_mark: datetime = BEGINNING
     """How far the claims had come when the mark was moved last."""
     _newest: datetime = BEGINNING
@@ -39,7 +40,7 @@ class Watermark:
         if now >= self._full_look_at:
             self._full_look_at = now + FULL_LOOK_SECONDS
             return BEGINNING
-        return self._mark
+        return self.mark
 
     def looked_fully(self, seconds: float) -> None:
         """Note how long a full look took."""
@@ -60,5 +61,5 @@ class Watermark:
         """Note that everything due before this moment was claimed."""
         now = monotonic()
         if now - self._moved_at >= LAG_SECONDS:
-            self._mark, self._next_mark, self._moved_at = self._next_mark, self._newest, now
+            self.mark, self._next_mark, self._moved_at = self._next_mark, self._newest, now
         self._newest = max(self._newest, due_at)
