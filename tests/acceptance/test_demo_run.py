@@ -186,17 +186,16 @@ async def test_keep_leaves_all_to_look_at_until_the_next_demo(
 async def test_a_killed_process_changes_no_number_and_a_second_demo_is_refused(
     start: Start, tree: Path, connection: Connection
 ) -> None:
-    for copy in range(4):
+    for copy in range(40):  # some seconds of work, on a quick machine too
         shutil.copytree(tree / "asyncio", tree / f"copy{copy}")
     files, lines, functions = counted(tree)
 
     demo = start("--folder", tree, "--processes", "2")
-    demo.wait_for(r"^[1-9]\d* of \d+ messages")
+    demo.wait_for(r"^[1-9][\d,]* of [\d,]+ messages")
+    os.kill(eventually(lambda: _some(demo.worker_processes()[1:])), signal.SIGKILL)
     second = start("--folder", tree)
     assert second.wait() == 1
     assert "another `pgtasks demo` is running" in second.text()
-    victim = eventually(lambda: _some(demo.worker_processes()[1:]))
-    os.kill(victim, signal.SIGKILL)
 
     assert demo.wait() == 0, demo.text()
     assert [demo.number(name) for name in ("files", "lines", "functions", "done")] == [
