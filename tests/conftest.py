@@ -1,6 +1,7 @@
 """One real server for the whole run, one database for each test that asks for it."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -12,6 +13,11 @@ import pytest
 from pgtasks import embedded, migrate
 from pgtasks.config import DatabaseConfig
 from pgtasks.connection import open_connection
+
+
+# A run in the background of a shell ignores Ctrl-C, and all that it starts would too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
