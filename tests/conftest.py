@@ -14,7 +14,6 @@ from pgtasks import embedded, migrate
 from pgtasks.config import DatabaseConfig
 from pgtasks.connection import open_connection
 
-
 # A run in the background of a shell ignores Ctrl-C, and all that it starts would too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
