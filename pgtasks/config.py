@@ -11,13 +11,10 @@ from typing import Final, Literal, get_args
 
 import attrs
 
-from pgtasks.database_url import has_password, masked_url
-from pgtasks.nearest import nearest
 from pgtasks.setting import section, setting, tables
 from pgtasks.setting_kind import (
     Choice,
     Duration,
-    Kind,
     ModuleName,
     QueueName,
     Several,
@@ -25,27 +22,6 @@ from pgtasks.setting_kind import (
     Url,
     Whole,
 )
-
-__all__ = [
-    "Backoff",
-    "BalanceStrategy",
-    "Config",
-    "DatabaseConfig",
-    "Duration",
-    "Ending",
-    "InstallConfig",
-    "Kind",
-    "LogConfig",
-    "LogFormat",
-    "QueueConfig",
-    "QueueFetchConfig",
-    "TaskConfig",
-    "Whole",
-    "WorkerConfig",
-    "has_password",
-    "masked_url",
-    "nearest",
-]
 
 Backoff = Literal["exponential", "linear", "constant"]
 BalanceStrategy = Literal["round-robin", "priority", "weighted"]

@@ -20,8 +20,6 @@ from pgtasks.errors import ConfigError
 from pgtasks.safe_text import MASK, bounded, one_line, text_of
 from pgtasks.short_traceback import short_traceback, type_name
 
-__all__ = ["JsonFormatter", "TextFormatter", "configure", "one_line", "short_traceback"]
-
 _LOGGER: Final = "pgtasks"
 _LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 _MAX_DEPTH: Final = 6

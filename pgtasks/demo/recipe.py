@@ -16,9 +16,9 @@ import attrs
 
 from pgtasks import exit_codes
 from pgtasks.client import Client
-from pgtasks.config import masked_url
 from pgtasks.connection import FAILURES, Connection, Line, is_transient
 from pgtasks.database import Database, open_database
+from pgtasks.database_url import masked_url
 from pgtasks.demo import estate
 from pgtasks.demo.files import Found, find_files, to_name
 from pgtasks.demo.progress import Progress, bar, describe, width

@@ -9,7 +9,7 @@ import attrs
 
 from pgtasks.demo.files import to_path
 from pgtasks.demo.statement import statement
-from pgtasks.logs import one_line
+from pgtasks.safe_text import one_line
 from pgtasks.store import Executor
 
 ERRORS_SHOWN = 5
