@@ -8,7 +8,7 @@ from pathlib import Path
 
 import anyio
 
-from benchmarks import bulk_defer, drain, machine, memory, pickup, roadster, single_defer
+from benchmarks import bulk_defer, drain, machine, memory, pickup, retention, roadster, single_defer
 from benchmarks.arguments import Arguments, read
 from benchmarks.bench import Bench
 from benchmarks.report import Result, put_between_markers, to_json, to_markdown
@@ -22,6 +22,7 @@ BENCHMARKS: Mapping[str, Callable[[Bench], Awaitable[Result]]] = {
     "drain-sync": drain.run_sync,
     "pickup": pickup.run,
     "memory": memory.run,
+    "retention": retention.run,
     "roadster": roadster.run,
 }
 

@@ -13,6 +13,7 @@ NAMES = (
     "drain-sync",
     "pickup",
     "memory",
+    "retention",
     "roadster",
 )
 ALL = "all"
@@ -53,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("names", nargs="+", choices=(*NAMES, ALL), metavar="NAME", help=", ".join((*NAMES, ALL)))
-    add("--database-url", metavar="URL", help="a server to use; a database bench_… is made on it")
+    add("--database-url", metavar="URL", help="a server to use; a database is made on it")
     add("--rounds", type=_positive, metavar="N", help="measured rounds (5; quick: 2)")
     add("--messages", type=_positive, metavar="N", help="messages a round (50000; quick: 5000)")
     add("--quick", action="store_true", help="small numbers, to see that everything works")

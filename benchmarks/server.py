@@ -5,15 +5,11 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.parse import urlsplit, urlunsplit
-from uuid import uuid4
 
-import anyio
-import asyncpg
-
-from pgtasks import embedded, migrate
+from pgtasks import Config, embedded, migrate
 from pgtasks.config import DatabaseConfig
 from pgtasks.connection import open_connection
+from pgtasks.testing import temporary_database
 
 
 @contextmanager
@@ -42,26 +38,14 @@ def some_server(url: str | None, folder: Path) -> Iterator[str]:
 
 @asynccontextmanager
 async def own_database(server_url: str) -> AsyncIterator[str]:
-    """Make a database `bench_…` with the schema in it; give its address; drop it at the end."""
-    name = f"bench_{uuid4().hex[:8]}"
-    await _execute(server_url, f'CREATE DATABASE "{name}"')
-    try:
-        url = urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
-        connection = await open_connection(DatabaseConfig(url=url), "benchmark")
+    """Make a database with the schema in it; give its address; drop it at the end."""
+    server = Config(database=DatabaseConfig(url=server_url))
+    # Empty at first, so that no template stays on a server that is somebody's own.
+    async with temporary_database(config=server, install=False) as database:
+        connection = await open_connection(database.config.database, "benchmark")
         await migrate.upgrade(connection)
         await connection.close()
-        yield url
-    finally:
-        with anyio.CancelScope(shield=True), anyio.move_on_after(30):
-            await _execute(server_url, f'DROP DATABASE "{name}" WITH (FORCE)')
-
-
-async def _execute(url: str, statement: str) -> None:
-    connection = await asyncpg.connect(url, timeout=10)
-    try:
-        await connection.execute(statement, timeout=60)
-    finally:
-        await connection.close()
+        yield database.url
 
 
 def _wait_until_gone(file: Path) -> None:

@@ -10,23 +10,29 @@ from pgtasks.errors import (
     DatabaseError,
     DatabaseUnreachable,
     DecodeError,
+    DuplicateScheduleError,
     DuplicateTaskError,
     EmbeddedError,
     LeaseLost,
     NotConnectedError,
     PgtasksError,
     QueueNameError,
+    ScheduleError,
     SchemaError,
     TaskDefinitionError,
     TaskImportError,
     TaskTimeout,
     UnknownQueueError,
+    UnknownScheduleError,
     UnknownTaskError,
 )
 from pgtasks.message import Handle
 from pgtasks.outcome import Discard, RetryLater, Snooze
 from pgtasks.registry import Registry, lifespan
 from pgtasks.retry import Retry
+from pgtasks.schedule import Schedule
+from pgtasks.schedules import Schedules
+from pgtasks.stored_schedule import StoredSchedule
 from pgtasks.task import NamedTask, Task
 from pgtasks.worker import Worker
 
@@ -42,6 +48,7 @@ __all__ = [
     "DatabaseUnreachable",
     "DecodeError",
     "Discard",
+    "DuplicateScheduleError",
     "DuplicateTaskError",
     "EmbeddedError",
     "Handle",
@@ -53,13 +60,18 @@ __all__ = [
     "Registry",
     "Retry",
     "RetryLater",
+    "Schedule",
+    "ScheduleError",
+    "Schedules",
     "SchemaError",
     "Snooze",
+    "StoredSchedule",
     "Task",
     "TaskDefinitionError",
     "TaskImportError",
     "TaskTimeout",
     "UnknownQueueError",
+    "UnknownScheduleError",
     "UnknownTaskError",
     "Worker",
     "connect",

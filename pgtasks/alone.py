@@ -19,7 +19,7 @@ from pgtasks.keeper import Keeper
 from pgtasks.lease import Lease, leased
 from pgtasks.settlement import released
 from pgtasks.settler import Settler
-from pgtasks.store import Store
+from pgtasks.store import Extension, Store
 
 
 @attrs.define(eq=False)
@@ -61,10 +61,8 @@ class Alone:
     async def _take(self, entry: Entry) -> Lease | None:
         """Take over a lease; one that no longer stands is left to whoever has it."""
         asked_at, length = monotonic(), self.leases[entry.queue]
-        ids, deliveries = [entry.message_id], [entry.delivery]
-        [answer] = await self._line.call(
-            lambda on: Store(on).extend(entry.queue, ids, deliveries, [length])
-        )
+        extension = Extension(entry.message_id, entry.delivery, length)
+        [answer] = await self._line.call(lambda on: Store(on).extend(entry.queue, [extension]))
         row = await self._line.call(
             lambda on: Store(on).take(entry.queue, entry.message_id, entry.delivery)
         )

@@ -7,6 +7,7 @@ import msgspec
 
 from pgtasks.board import Entry
 from pgtasks.config import Config
+from pgtasks.plan import ALONE, Place
 
 _encoder = msgspec.json.Encoder()
 
@@ -21,6 +22,9 @@ class Assignment:
     embedded_folder: str | None
     """The project folder whose embedded server the child holds up too, beside its supervisor."""
     alone: tuple[Entry, ...] = ()
+    place: Place = ALONE
+    lent: dict[str, int] = attrs.field(factory=dict)
+    """By queue: how many of its slots are left to messages that run alone, in other children."""
 
 
 def to_line(value: Any) -> bytes:

@@ -1,5 +1,7 @@
 """Board: which leases a worker process holds, readable by its supervisor after it died.
 
+Its pulses stand there too.
+
 A table in shared memory, one row a lease. Writing a row costs a quarter of a microsecond, and it
 needs no cooperation of the dead: a pipe would lose what was still in its buffer, a table in the
 database would cost a statement a message.
@@ -15,12 +17,16 @@ from collections.abc import Sequence
 
 import attrs
 
+from pgtasks import pulse
 from pgtasks.lease import Lease
+from pgtasks.pulse import Pulses
 
 _ROW = struct.Struct("<BxHiq")  # state, queue, delivery, message id
 _NAMES_BYTES = 1 << 20
 _FREE, _WAITING, _RUNNING = 0, 1, 2
 ROWS = 16_384
+_PULSES_AT = _NAMES_BYTES + ROWS * _ROW.size
+_BYTES = _PULSES_AT + pulse.BYTES
 
 
 @attrs.frozen
@@ -40,8 +46,13 @@ class Board:
 
     fd: int
     _memory: mmap.mmap
+    pulses: Pulses = attrs.field(init=False)
     _queues: dict[str, int] = attrs.field(factory=dict, init=False)
     _free: list[int] = attrs.field(factory=lambda: list(range(ROWS)), init=False)
+
+    @pulses.default
+    def _begun(self) -> Pulses:
+        return Pulses(self._memory, _PULSES_AT)
 
     @classmethod
     def create(cls) -> "Board":
@@ -51,13 +62,13 @@ class Board:
         else:
             with tempfile.TemporaryFile() as file:
                 fd = os.dup(file.fileno())
-        os.ftruncate(fd, _NAMES_BYTES + ROWS * _ROW.size)
+        os.ftruncate(fd, _BYTES)
         return cls.attach(fd)
 
     @classmethod
     def attach(cls, fd: int) -> "Board":
         """Open the board behind a descriptor."""
-        return cls(fd, mmap.mmap(fd, _NAMES_BYTES + ROWS * _ROW.size))
+        return cls(fd, mmap.mmap(fd, _BYTES))
 
     def name_queues(self, queues: Sequence[str]) -> None:
         """Say which queues there are, before the first lease."""
@@ -101,7 +112,7 @@ class Board:
         """Return the leases on the board."""
         names = self._memory[:_NAMES_BYTES].split(b"\0", 1)[0]
         queues = json.loads(names) if names else []
-        rows = _ROW.iter_unpack(self._memory[_NAMES_BYTES:])
+        rows = _ROW.iter_unpack(self._memory[_NAMES_BYTES:_PULSES_AT])
         return [
             Entry(queues[queue], message_id, delivery, state == _RUNNING)
             for state, queue, delivery, message_id in rows

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,11 +21,19 @@ import anyio
 from pgtasks import embedded, exit_codes
 from pgtasks.assignment import Assignment, read_assignment, read_line, to_line
 from pgtasks.board import Board
+from pgtasks.crew import Orders
 from pgtasks.database import Database
-from pgtasks.errors import PgtasksError
+from pgtasks.errors import (
+    ConfigError,
+    DatabaseError,
+    PgtasksError,
+    QueueNameError,
+    UnknownQueueError,
+)
 from pgtasks.events import Events
 from pgtasks.lease import Lease
 from pgtasks.logs import configure
+from pgtasks.short_traceback import short_traceback
 from pgtasks.tasks_import import check_registered, import_tasks
 from pgtasks.worker import Worker
 
@@ -33,9 +42,12 @@ log = Events("pgtasks.child")
 SOCKET_VARIABLE = "PGTASKS_CHILD_SOCKET"
 BOARD_VARIABLE = "PGTASKS_CHILD_BOARD"
 
+_USAGE = (ConfigError, QueueNameError, UnknownQueueError)
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 WATCHDOG_SECONDS = 2.5
 """How long after its grace a child ends itself, if nothing else could."""
+FAULT_SECONDS = 1.5
+"""How long a child whose worker failed by a mistake of ours may take to give back what it holds."""
 
 
 def main() -> NoReturn:
@@ -61,7 +73,7 @@ def main() -> NoReturn:
 def _work(
     assignment: Assignment, link: socket.socket, board: Board, stopping: threading.Event
 ) -> int:
-    server = None
+    server = worker = None
     try:
         if assignment.embedded_folder is not None:
             server = embedded.start(Path(assignment.embedded_folder))
@@ -74,13 +86,19 @@ def _work(
             board=board,
             on_suspect=_hand_over(link),
             alone=assignment.alone,
+            place=assignment.place,
+            orders=Orders(lent=Counter(assignment.lent), on_fault=_faulted(link)),
         )
         options: dict[str, Any] = {"use_uvloop": _has_uvloop()}
         anyio.run(_run, worker, assignment, link, stopping, backend_options=options)
-    except (PgtasksError, BaseExceptionGroup) as error:
-        if not all(isinstance(leaf, PgtasksError) for leaf in _leaves(error)):
+    except (Exception, BaseExceptionGroup) as error:
+        leaves, has_started = _leaves(error), worker is not None and worker.has_started
+        if not all(isinstance(leaf, PgtasksError if has_started else Exception) for leaf in leaves):
             raise
-        _tell(link, {"is": "failed", "error": "\n".join(str(leaf) for leaf in _leaves(error))})
+        _tell(link, {"is": "failed", "error": "\n".join(map(_explained, leaves)),
+                     "is_usage": all(isinstance(leaf, _USAGE) for leaf in leaves),
+                     "is_database": any(isinstance(leaf, DatabaseError) for leaf in leaves),
+                     })  # fmt: skip
         return exit_codes.FAILED
     finally:
         if server is not None:
@@ -115,6 +133,8 @@ async def _obey(reader: asyncio.StreamReader, worker: Worker, stop: Callable[[],
             case {"do": "cancel"}:
                 stop()
                 worker.cancel()
+            case {"do": "take back", "queue": str(queue)}:
+                worker.take_back(queue)
             case _:
                 stop()
     stop()  # the supervisor is gone
@@ -127,14 +147,27 @@ def _stopper(worker: Worker, grace_seconds: float) -> Callable[[], None]:
         if worker.is_stopping:
             return
         worker.stop()
-        # A thread: code of a task that never returns to the loop would hold up a timer on it.
-        watchdog = threading.Timer(
-            grace_seconds + WATCHDOG_SECONDS, os._exit, (exit_codes.UNSETTLED,)
-        )
-        watchdog.daemon = True
-        watchdog.start()
+        _end_after(grace_seconds + WATCHDOG_SECONDS, exit_codes.UNSETTLED)
 
     return stop
+
+
+def _faulted(link: socket.socket) -> Callable[[], None]:
+    """Return what is called when a part of the worker failed by a mistake of ours."""
+
+    def faulted() -> None:
+        # What runs has no part in it, and is no suspect.
+        _tell(link, {"is": "ending"})
+        _end_after(FAULT_SECONDS, exit_codes.FAILED)
+
+    return faulted
+
+
+def _end_after(seconds: float, code: int) -> None:
+    # A thread: code of a task that never returns to the loop would hold up a timer on it.
+    watchdog = threading.Timer(seconds, os._exit, (code,))
+    watchdog.daemon = True
+    watchdog.start()
 
 
 def _hand_over(link: socket.socket) -> Callable[[Lease], None]:
@@ -161,6 +194,13 @@ def _first_line(link: socket.socket) -> bytes:
             os._exit(exit_codes.OK)  # the supervisor is gone before there was anything to do
         line += received
     return bytes(line)
+
+
+def _explained(error: BaseException) -> str:
+    if isinstance(error, PgtasksError):
+        return str(error)
+    # The user's lifespan, most likely.
+    return f"the worker could not start:\n{short_traceback(error)}"
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

@@ -18,6 +18,7 @@ from pgtasks.connection import (
     CALL_SECONDS,
     Connection,
     Pool,
+    bounded,
     is_transient,
     open_connection,
     open_pool,
@@ -25,15 +26,21 @@ from pgtasks.connection import (
     unreachable,
 )
 from pgtasks.database import Database, given, open_database
-from pgtasks.errors import DatabaseUnreachable, NotConnectedError, SchemaError
+from pgtasks.errors import DatabaseUnreachable, NotConnectedError
 from pgtasks.layers import Loaded
 from pgtasks.message import Handle, new_id, write_envelope
+from pgtasks.schedules import Schedules
 from pgtasks.store import Executor, Store
 
 T = TypeVar("T")
 
 CHUNK = 1000
 """Messages a statement of `defer_many`: beyond it the rate no longer rises."""
+
+SLOWEST_BYTES = 1_000_000
+"""Bytes a second, and"""
+SLOWEST_MESSAGES = 2_000
+"""messages a second: a server that stores fewer than that of a large call is given up."""
 
 _NO_DELAY = timedelta(0)
 
@@ -73,6 +80,11 @@ class Client:
         return self._loaded.config
 
     @property
+    def address(self) -> DatabaseConfig:
+        """The database it speaks to; while it is open, that of the embedded server too."""
+        return self.config.database if self._database is None else self._database.config
+
+    @property
     def pool(self) -> Pool:
         """The asyncpg pool, for your own queries.
 
@@ -82,6 +94,12 @@ class Client:
         if self._pool is None:
             raise NotConnectedError("this client is not open; use it in `async with connect():`")
         return self._pool
+
+    @property
+    def schedules(self) -> Schedules:
+        """The schedules in the database."""
+        periodic, fetching = self.config.worker.periodic, self.config.worker.queue_fetch
+        return Schedules(_AtHome(self), fetching.notify, periodic.stale_after)
 
     async def open(self) -> None:
         """Connect, and become this process's default client.
@@ -175,6 +193,21 @@ class Client:
             return await work()
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), loop))
 
+    async def query(self, use: Callable[[Executor], Awaitable[T]]) -> T:
+        """Run one statement on a connection of the pool, on the client's own loop.
+
+        Raises:
+            DatabaseUnreachable: no connection, or no answer in time.
+        """
+        seconds = self.config.database.acquire_timeout.total_seconds()
+        try:
+            async with self.pool.acquire(timeout=seconds) as on:
+                return await bounded(cast("Connection", on), use)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            raise unreachable(self.address, error) from error
+
     def _home(self) -> asyncio.AbstractEventLoop:
         if self._loop is None or self._loop.is_closed() or self._pool is None:
             raise NotConnectedError("this client is not open; use it in `async with connect():`")
@@ -184,11 +217,12 @@ class Client:
         config = self.config.database
         try:
             async with self.pool.acquire(timeout=config.acquire_timeout.total_seconds()) as on:
+                connection, seconds = cast("Connection", on), _patience_seconds(call)
                 try:
-                    return await _within(use, on)
+                    return await bounded(connection, use, seconds=seconds)
                 except asyncpg.UndefinedTableError:
-                    await self._create_queue(call.queue, on)
-                    return await _within(use, on)
+                    await bounded(connection, lambda on: self._create_queue(call.queue, on))
+                    return await bounded(connection, use, seconds=seconds)
         except Exception as error:
             if not is_transient(error):
                 raise
@@ -198,14 +232,10 @@ class Client:
         if isinstance(error, DatabaseUnreachable):
             return error
         return DatabaseUnreachable(
-            f"{unreachable(self._address, error)}\n"
+            f"{unreachable(self.address, error)}\n"
             "The connection failed while messages were being stored: unless it failed before they "
             "were sent, they may be there. Deferring again may store them twice."
         )
-
-    @property
-    def _address(self) -> DatabaseConfig:
-        return self.config.database if self._database is None else self._database.config
 
     async def _store(self, call: Call, on: Executor) -> list[Handle]:
         ids = [new_id() for _ in call.args]
@@ -231,25 +261,34 @@ class Client:
         if queue in self._known_queues or await Store(on).queue_exists(queue):
             self._known_queues.add(queue)
             return
-        connection = await open_connection(self._address, "set-up")
+        connection = await open_connection(self.address, "set-up")
         try:
             await self._create_queue(queue, connection)
         finally:
             connection.terminate()
 
     async def _create_queue(self, queue: str, on: Executor) -> None:
-        try:
-            await Store(on).create_queue(queue)
-        except (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError) as error:
-            raise SchemaError(
-                "this database has no pgtasks schema; run `pgtasks db upgrade`"
-            ) from error
-        except asyncpg.InsufficientPrivilegeError as error:
-            raise SchemaError(
-                f"there is no queue {queue!r}, and this role may not create it; run "
-                f"`pgtasks queue create {queue}` as a role that may"
-            ) from error
+        await Store(on).create_queue(queue)
         self._known_queues.add(queue)
+
+
+@attrs.frozen
+class _AtHome(Executor):
+    """The client's pool, for single statements, from whichever loop they are asked for."""
+
+    client: Client
+
+    async def fetch(self, query: str, /, *args: Any) -> list[Any]:
+        return await self._run(lambda on: on.fetch(query, *args))
+
+    async def fetchrow(self, query: str, /, *args: Any) -> Any:
+        return await self._run(lambda on: on.fetchrow(query, *args))
+
+    async def fetchval(self, query: str, /, *args: Any) -> Any:
+        return await self._run(lambda on: on.fetchval(query, *args))
+
+    async def _run(self, use: Callable[[Executor], Awaitable[T]]) -> T:
+        return await self.client.at_home(lambda: self.client.query(use))
 
 
 async def _store_many(
@@ -265,9 +304,10 @@ async def _store_many(
     return stored
 
 
-async def _within(use: Callable[[Executor], Awaitable[T]], on: Any) -> T:
-    with anyio.fail_after(12 * CALL_SECONDS):
-        return await use(on)
+def _patience_seconds(call: Call) -> float:
+    """How long storing a call's messages may take: what is large may take longer."""
+    size = sum(map(len, call.args))
+    return CALL_SECONDS + size / SLOWEST_BYTES + len(call.args) / SLOWEST_MESSAGES
 
 
 def connect(url: str | None = None, config: Config | None = None) -> Client:

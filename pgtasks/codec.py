@@ -24,7 +24,9 @@ _SCALARS: Final = frozenset({int, float, bool, type(None)})
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _EXPONENT: Final = re.compile(rb"[0-9]e[0-9]")
 _STRING_OR_EXPONENT: Final = re.compile(
-    rb'"[^"\\]*(?:\\.[^"\\]*)*"|(-?[0-9]+(?:\.[0-9]+)?e[0-9]+)', re.DOTALL
+    # None of it tried twice: a number may have thousands of digits.
+    rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|(?<![0-9])(-?[0-9]++(?:\.[0-9]++)?+e[0-9]++)',
+    re.DOTALL,
 )
 _NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'[]{}"'))
 _ERROR_PLACE: Final = re.compile(r" - at `(?:(key)` in `)?\$(.*)`$", re.DOTALL)

@@ -10,12 +10,16 @@ from datetime import timedelta
 from typing import Final, Literal, get_args
 
 import attrs
+from msgspec import UNSET, UnsetType
 
 from pgtasks.setting import section, setting, tables
 from pgtasks.setting_kind import (
     Choice,
     Duration,
+    Inherited,
+    Listen,
     ModuleName,
+    Name,
     QueueName,
     Several,
     Switch,
@@ -27,11 +31,15 @@ Backoff = Literal["exponential", "linear", "constant"]
 BalanceStrategy = Literal["round-robin", "priority", "weighted"]
 Ending = Literal["delete", "archive"]
 LogFormat = Literal["auto", "text", "json"]
+StaleCleanup = Literal["auto-clean-stale", "auto-clean-all", "manual"]
 
 _MOMENT: Final = Duration("1ms")
 _PAUSE: Final = Duration("10ms", "1h")
-_SLOTS: Final = Whole(1, 100_000, "messages")
+_SLOTS: Final = Whole(1, 100_000, "messages", "without slots nothing would ever run")
 _ENDING: Final = Choice(get_args(Ending))
+_AGE: Final = Duration("0s", "36500d", optional=True)
+_MANY: Final = Whole(0, 1_000_000_000, "messages", optional=True)
+_OWN_LIMIT: Final = "For this queue, instead of {} in [worker.retention]."
 
 
 @attrs.frozen
@@ -56,8 +64,50 @@ class DatabaseConfig:
     acquire_timeout: timedelta = setting(
         "5s", _MOMENT, "How long to wait for a free connection of the pool."
     )
+    idle_timeout: timedelta = setting(
+        "5m", _MOMENT, "How long a connection of the pool may be idle until it is closed."
+    )
     pgbouncer: bool = setting(
         False, Switch(), "Whether the URL leads to a pooler in transaction mode."
+    )
+    require_tls: bool = setting(
+        False,
+        Switch(),
+        "Whether connections over a network have to be encrypted, to a server whose certificate is "
+        "verified, whatever the URL says.",
+    )
+
+
+@attrs.frozen
+class RetentionConfig:
+    """What is kept of the messages that were archived."""
+
+    enable: bool = setting(
+        True, Switch(), "Whether workers delete what is beyond the limits below from archives."
+    )
+    every: timedelta = setting(
+        "5m",
+        Duration("1s", "7d"),
+        "How often an archive is looked at, by whichever worker comes to it first.",
+    )
+    done_for: timedelta | None = setting(
+        "7d", _AGE, 'How long done messages stay in the archive; "none" is for ever.'
+    )
+    done_count: int | None = setting(
+        1_000_000,
+        _MANY,
+        'How many done messages stay in the archive of a queue, the latest; "none" is all.',
+    )
+    failed_for: timedelta | None = setting(
+        "90d",
+        _AGE,
+        "How long all others stay: given up, undecodable, archived by another program; "
+        '"none" is for ever.',
+    )
+    failed_count: int | None = setting(
+        1_000_000,
+        _MANY,
+        'How many of all others stay in the archive of a queue, the latest; "none" is all.',
     )
 
 
@@ -70,11 +120,34 @@ class QueueConfig:
         attrs.evolve(_SLOTS, optional=True),
         "Slots of each process for this queue alone; with none it shares the common slots.",
     )
+    total_concurrency: int | None = setting(
+        None,
+        attrs.evolve(_SLOTS, optional=True),
+        "Slots for this queue alone, counted over all processes of a worker; not with concurrency.",
+        instead_of="concurrency",
+    )
     weight: int = setting(
         1,
         Whole(1, 1_000),
         "This queue's share of the common slots when balance-strategy is weighted.",
     )
+    done_for: timedelta | UnsetType | None = setting(
+        UNSET, Inherited(_AGE), _OWN_LIMIT.format("done-for")
+    )
+    done_count: int | UnsetType | None = setting(
+        UNSET, Inherited(_MANY), _OWN_LIMIT.format("done-count")
+    )
+    failed_for: timedelta | UnsetType | None = setting(
+        UNSET, Inherited(_AGE), _OWN_LIMIT.format("failed-for")
+    )
+    failed_count: int | UnsetType | None = setting(
+        UNSET, Inherited(_MANY), _OWN_LIMIT.format("failed-count")
+    )
+
+    @property
+    def is_dedicated(self) -> bool:
+        """Whether the queue has slots of its own."""
+        return self.concurrency is not None or self.total_concurrency is not None
 
 
 @attrs.frozen
@@ -89,6 +162,53 @@ class QueueFetchConfig:
     )
     notify: bool = setting(
         True, Switch(), "Whether new messages wake workers at once instead of at the next look."
+    )
+
+
+@attrs.frozen
+class PeriodicConfig:
+    """How workers fire schedules."""
+
+    enable: bool = setting(True, Switch(), "Whether workers fire schedules.")
+    only: bool = setting(
+        False, Switch(), "Whether workers fire schedules and run no messages at all."
+    )
+    owner: str | None = setting(
+        None,
+        Name(optional=True),
+        "Whose the schedules of the code are; with none, each belongs to its task's package.",
+    )
+    stale_cleanup: StaleCleanup = setting(
+        "auto-clean-stale",
+        Choice(get_args(StaleCleanup)),
+        "Which schedules of the same owner are deleted that this worker's code does not declare: "
+        "what no worker has declared for stale-after, all at once, or none.",
+    )
+    stale_after: timedelta = setting(
+        "10m",
+        Duration("1s", "365d"),
+        "How long no worker has to have declared a schedule until it is stale.",
+    )
+
+
+@attrs.frozen
+class HealthConfig:
+    """How workers tell whether they work."""
+
+    listen: str | None = setting(
+        None,
+        Listen(optional=True),
+        "Where /livez and /readyz are answered; a port alone is one of 127.0.0.1.",
+    )
+    stale_after: timedelta = setting(
+        "1m",
+        Duration("5s", "1d"),
+        "For how long a part of a worker may be stuck until the worker is no longer live.",
+    )
+    start_within: timedelta = setting(
+        "5m",
+        Duration("5s", "1d"),
+        "In which time a worker process has to be ready, or the worker is no longer live.",
     )
 
 
@@ -128,8 +248,11 @@ class WorkerConfig:
         Switch(),
         "Whether each message is settled as soon as its task has returned, not in batches.",
     )
+    retention: RetentionConfig = section(RetentionConfig)
     queue_config: Mapping[str, QueueConfig] = tables(QueueConfig)
     queue_fetch: QueueFetchConfig = section(QueueFetchConfig)
+    periodic: PeriodicConfig = section(PeriodicConfig)
+    health: HealthConfig = section(HealthConfig)
     install: InstallConfig = section(InstallConfig)
 
 
@@ -154,7 +277,7 @@ class TaskConfig:
     delay: timedelta = setting("1s", Duration(), "The pause before the first retry.")
     jitter: timedelta = setting("1s", Duration(), "The most that chance adds to each pause.")
     max_delay: timedelta = setting(
-        "1d", Duration(), "The longest pause between retries.", at_least="delay"
+        "1d", _MOMENT, "The longest pause between retries.", at_least="delay"
     )
     backoff: Backoff = setting(
         "exponential", Choice(get_args(Backoff)), "How the pause grows from retry to retry."

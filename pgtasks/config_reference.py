@@ -30,6 +30,7 @@ class Field:
         default: its value when nobody sets it.
         doc: one sentence.
         at_least: the path of the key that it may not be below, if there is one.
+        instead_of: the path of the key that may not be set together with it, if there is one.
     """
 
     path: KeyPath
@@ -37,6 +38,7 @@ class Field:
     default: Any
     doc: str
     at_least: KeyPath | None
+    instead_of: KeyPath | None
 
     @property
     def name(self) -> str:
@@ -76,9 +78,11 @@ def fields(cls: type[Any] = Config, prefix: KeyPath = ()) -> Iterator[Field]:
             case Tables():
                 inner += fields(kind.cls, (*path, NAME))
             case _:
-                other = field.metadata["at_least"]
-                at_least = other and (*prefix, kebab(other))
-                yield Field(path, kind, field.default, field.metadata["doc"], at_least)
+                at_least, instead_of = (
+                    other and (*prefix, kebab(other))
+                    for other in (field.metadata["at_least"], field.metadata["instead_of"])
+                )
+                yield Field(path, kind, field.default, field.metadata["doc"], at_least, instead_of)
     yield from inner
 
 

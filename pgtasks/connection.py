@@ -2,15 +2,19 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from ipaddress import ip_address
+from ssl import CERT_NONE, SSLCertVerificationError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import asyncpg
 import attrs
+from asyncpg.exceptions import ClientConfigurationError
 
 from pgtasks.config import DatabaseConfig
-from pgtasks.database_url import masked_url
+from pgtasks.database_url import is_local, masked_url
 from pgtasks.errors import DatabaseError, DatabaseUnreachable
+from pgtasks.pulse import Pulse
 
 if TYPE_CHECKING:  # generic for the type checker only
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -57,13 +61,19 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, asyncpg.PostgresError):
         code = error.sqlstate or ""
         return code[:2] in _TRANSIENT_CLASSES or code in _TRANSIENT_CODES
+    if isinstance(error, SSLCertVerificationError | ClientConfigurationError):
+        return False
     return isinstance(
         error, OSError | TimeoutError | asyncpg.InterfaceError | asyncpg.InternalClientError
     )
 
 
 async def open_connection(
-    database: DatabaseConfig, purpose: str, settings: Mapping[str, str] | None = None
+    database: DatabaseConfig,
+    purpose: str,
+    settings: Mapping[str, str] | None = None,
+    *,
+    call_seconds: float = CALL_SECONDS,
 ) -> Connection:
     """Open one connection, named after its purpose in `pg_stat_activity`.
 
@@ -75,12 +85,13 @@ async def open_connection(
             return await asyncpg.connect(
                 database.url,
                 timeout=database.connect_timeout.total_seconds(),
-                command_timeout=CALL_SECONDS,
+                command_timeout=call_seconds,
                 statement_cache_size=0 if database.pgbouncer else 1000,
                 server_settings=_server_settings(database, purpose, settings or {}),
+                **_secured(database),
             )
     except (*FAILURES, ValueError) as error:
-        raise unreachable(database, error) from error
+        raise unreachable(database, error) from (error if isinstance(error, FAILURES) else None)
 
 
 async def open_pool(database: DatabaseConfig, purpose: str, *, least: int) -> Pool:
@@ -94,18 +105,45 @@ async def open_pool(database: DatabaseConfig, purpose: str, *, least: int) -> Po
         min_size=least,
         max_size=database.max_connections,
         timeout=database.connect_timeout.total_seconds(),
+        max_inactive_connection_lifetime=database.idle_timeout.total_seconds(),
         # Nothing of ours is left on a connection, so asyncpg's reset after every use, a round
         # trip of about 100 µs, would reset nothing.
         reset=_nothing_to_reset,
         statement_cache_size=0 if database.pgbouncer else 1000,
         server_settings=_server_settings(database, purpose, {}),
+        **_secured(database),
     )
     try:
         with anyio.fail_after(database.connect_timeout.total_seconds()):
             return await pool
     except (*FAILURES, ValueError) as error:
         pool.terminate()
-        raise unreachable(database, error) from error
+        raise unreachable(database, error) from (error if isinstance(error, FAILURES) else None)
+
+
+async def bounded(
+    connection: Connection,
+    use: Callable[[Connection], Awaitable[T]],
+    *,
+    seconds: float = CALL_SECONDS,
+) -> T:
+    """Return what `use` returns for a connection, within `seconds`.
+
+    A call that fails for a reason other than SQL ends the connection at once: over a network that
+    swallows packets, asyncpg's own way to cancel a call, or to give the connection back to its
+    pool, was seen to wait for a minute.
+
+    Raises:
+        TimeoutError: the call took too long.
+        asyncpg.PostgresError: the server refused.
+    """
+    try:
+        with anyio.fail_after(seconds):
+            return await use(connection)
+    except BaseException as error:
+        if not isinstance(error, asyncpg.PostgresError):
+            connection.terminate()
+        raise
 
 
 @asynccontextmanager
@@ -125,8 +163,8 @@ async def transaction(connection: Connection) -> AsyncIterator[None]:
             connection.terminate()
         raise
     # A COMMIT that is cancelled may have happened: it is waited for.
-    with anyio.fail_after(CALL_SECONDS, shield=True):
-        await opened.commit()
+    with anyio.CancelScope(shield=True):
+        await bounded(connection, lambda _: opened.commit())
 
 
 def unreachable(database: DatabaseConfig, error: BaseException) -> DatabaseUnreachable:
@@ -134,6 +172,9 @@ def unreachable(database: DatabaseConfig, error: BaseException) -> DatabaseUnrea
     url = masked_url(database.url or "")
     if isinstance(error, TimeoutError):
         why = f"no answer within {database.connect_timeout.total_seconds():g} s"
+    elif not isinstance(error, FAILURES):
+        # The driver could not read the address, and its error may quote any part of it.
+        why = "the driver cannot read this address, or what PGHOST and PGPORT say"
     else:
         why = str(error).strip() or type(error).__name__
     return DatabaseUnreachable(
@@ -154,6 +195,8 @@ class Line:
     database: DatabaseConfig
     purpose: str
     settings: Mapping[str, str] = attrs.field(factory=dict)
+    _pulse: Pulse = attrs.field(factory=Pulse)
+    """Of the part that it belongs to: each call says that it goes on, and how the database does."""
     _connection: Connection | None = attrs.field(default=None, init=False)
 
     async def call(
@@ -166,14 +209,17 @@ class Line:
             TimeoutError: the call took too long; its connection is gone.
             asyncpg.PostgresError: the server refused.
         """
-        connection = await self._opened()
+        self._pulse.promise(self.database.connect_timeout.total_seconds() + seconds)
         try:
-            with anyio.fail_after(seconds):
-                return await use(connection)
-        except BaseException as error:
-            if not isinstance(error, asyncpg.PostgresError) or connection.is_closed():
-                self.drop()
+            answer = await self._call(use, seconds)
+        except FAILURES:
+            self._pulse.failed()
             raise
+        self._pulse.answered()
+        return answer
+
+    async def _call(self, use: Callable[[Connection], Awaitable[T]], seconds: float) -> T:
+        return await bounded(await self._opened(), use, seconds=seconds)
 
     async def _opened(self) -> Connection:
         if self._connection is None or self._connection.is_closed():
@@ -196,6 +242,31 @@ class Line:
                 await connection.close(timeout=1)
             except FAILURES:
                 connection.terminate()
+
+
+def protection(connection: Connection) -> str:
+    """Return how a connection is protected on its way: as `sslmode` says it, "local" or "none".
+
+    "verify-full" and "verify-ca" are to a server that proved who it is, "local" never leaves this
+    machine, "require" is encrypted to whoever answered, and "none" can be read and changed by
+    anybody on the way.
+    """
+    opened: Any = connection
+    transport = opened._transport  # noqa: SLF001 - asyncpg tells nobody
+    secured = transport.get_extra_info("ssl_object")
+    if secured is not None and secured.context.verify_mode != CERT_NONE:
+        return "verify-full" if secured.context.check_hostname else "verify-ca"
+    peer = transport.get_extra_info("peername")
+    if not isinstance(peer, tuple) or ip_address(peer[0].partition("%")[0]).is_loopback:
+        return "local"
+    return "none" if secured is None else "require"
+
+
+def _secured(database: DatabaseConfig) -> dict[str, Any]:
+    # Instead of the URL's sslmode; asyncpg would use TLS where the server offers it, check no
+    # certificate, and silently do without if the offer was taken out on the way.
+    is_asked_for = database.require_tls and not is_local(database.url or "")
+    return {"ssl": "verify-full"} if is_asked_for else {}
 
 
 def _server_settings(

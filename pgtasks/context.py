@@ -99,6 +99,24 @@ class Context:
         return self.message.enqueued_at
 
     @property
+    def schedule(self) -> str | None:
+        """The name of the schedule that sent the message; None for one that was deferred."""
+        name = self.message.state.schedule.get("name")
+        return name if isinstance(name, str) else None
+
+    @property
+    def scheduled_at(self) -> datetime | None:
+        """The tick the message was sent for, in UTC; None for one that was deferred.
+
+        Reckon with it rather than with the time now: a message may run late, or twice.
+        """
+        try:
+            tick = datetime.fromisoformat(self.message.state.schedule["at"])
+        except (KeyError, TypeError, ValueError):
+            return None
+        return None if tick.utcoffset() is None else tick
+
+    @property
     def deadline(self) -> datetime | None:
         """When the run will be cancelled, by the local clock; None without a timeout."""
         if self.policy.timeout_seconds is None:

@@ -5,11 +5,20 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio.to_thread
+import asyncpg
 import attrs
 
 from pgtasks import embedded, migrate
 from pgtasks.config import Config, DatabaseConfig
-from pgtasks.connection import Connection, open_connection
+from pgtasks.connection import (
+    FAILURES,
+    Connection,
+    is_transient,
+    open_connection,
+    protection,
+    unreachable,
+)
+from pgtasks.errors import DatabaseError, PgtasksError
 from pgtasks.layers import Loaded, find_project_folder
 
 
@@ -26,18 +35,48 @@ class Database:
         if self.server is not None:
             self.server.close()
 
-    async def prepare(self, *, install: bool) -> None:
+    async def prepare(self, *, install: bool) -> str:
         """Bring the schema up to date when `install`, else only check that it is.
+
+        Returns how the connection was protected on its way, as `connection.protection` does.
 
         Raises:
             DatabaseUnreachable: no connection in time.
             SchemaError: the schema is not as this version needs it.
+            DatabaseError: the server refused.
         """
-        async with self.connection("set-up") as connection:
+        async with self.set_up() as connection:
             if install:
                 await migrate.upgrade(connection)
             else:
                 await migrate.check(connection)
+            return protection(connection)
+
+    @asynccontextmanager
+    async def set_up(self) -> AsyncIterator[Connection]:
+        """Open a connection to prepare the database on, for the length of a block.
+
+        Raises:
+            DatabaseError: of whatever the server refuses in the block; says what to do.
+        """
+        try:
+            async with self.connection("set-up") as connection:
+                yield connection
+        except PgtasksError:  # some of them are OSErrors too, and say already what to do
+            raise
+        except asyncpg.ReadOnlySQLTransactionError as error:
+            raise DatabaseError(
+                f"this database can only be read, as a standby's: {error}\n"
+                "Let database.url lead to the primary (several hosts, target_session_attrs=primary)"
+                ", or end default_transaction_read_only."
+            ) from error
+        except FAILURES as error:
+            if is_transient(error):
+                raise unreachable(self.config, error) from error
+            raise DatabaseError(
+                f"the database refused to be prepared: {error}\n`pgtasks doctor` looks for what is "
+                "wrong."
+            ) from error
 
     @asynccontextmanager
     async def connection(self, purpose: str) -> AsyncIterator[Connection]:

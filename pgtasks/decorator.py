@@ -10,12 +10,14 @@ import attrs
 
 from pgtasks.config import Ending
 from pgtasks.context import Context
-from pgtasks.errors import TaskDefinitionError
+from pgtasks.declaration import Declaration
+from pgtasks.errors import ArgumentError, TaskDefinitionError
 from pgtasks.outcome import Delay
 from pgtasks.policy import UNSET, Retries, TaskSettings, _Unset
 from pgtasks.registry import Registry, default_registry
+from pgtasks.schedule import Misfire, Overlap, Schedule
 from pgtasks.signature import Signature
-from pgtasks.task import Task, check_task_name
+from pgtasks.task import Task, check_task_name, declared_call
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,6 +39,13 @@ def task(
     on_success: Ending | None = None,
     on_failure: Ending | None = None,
     durable: bool | None = None,
+    cron: str | None = None,
+    every: Delay | None = None,
+    timezone: str | None = None,
+    jitter: Delay | None = None,
+    misfire: Misfire | None = None,
+    overlap: Overlap | None = None,
+    schedules: Iterable[Schedule] = (),
     registry: Registry | None = None,
 ) -> "TaskDecorator": ...
 def task(fn: Callable[..., Any] | None = None, /, **settings: Any) -> Any:  # noqa: D417 - below
@@ -56,6 +65,10 @@ def task(fn: Callable[..., Any] | None = None, /, **settings: Any) -> Any:  # no
         on_success: "delete" the message, or "archive" it.
         on_failure: the same, when it is given up.
         durable: settle each message on its own and wait for the disk.
+        cron: send it by itself at these times, without arguments; see `Schedule`, which says what
+            `timezone`, `jitter`, `misfire` and `overlap` mean. Its name is the task's.
+        every: or at this interval: seconds, "90s", a timedelta.
+        schedules: more schedules, each with its name and arguments.
         registry: where to register it; default: the registry that `pgtasks worker` uses.
 
     Raises:
@@ -85,6 +98,13 @@ class TaskDecorator:
     on_success: Ending | None = None
     on_failure: Ending | None = None
     durable: bool | None = None
+    cron: str | None = None
+    every: Delay | None = None
+    timezone: str | None = None
+    jitter: Delay | None = None
+    misfire: Misfire | None = None
+    overlap: Overlap | None = None
+    schedules: Iterable[Schedule] = ()
     registry: Registry | None = None
 
     @overload
@@ -94,9 +114,11 @@ class TaskDecorator:
     def __call__(self, fn: Callable[..., Any], /) -> Task[Any, Any]:
         """Register the function."""
         _check_function(fn)
+        name = check_task_name(self.name or _default_name(fn))
+        signature = Signature.of(fn, context_type=Context)
         made: Task[Any, Any] = Task(
             fn=fn,
-            name=check_task_name(self.name or _default_name(fn)),
+            name=name,
             aliases=tuple(check_task_name(alias) for alias in self.aliases),
             settings=TaskSettings(
                 queue=self.queue,
@@ -107,12 +129,48 @@ class TaskDecorator:
                 on_failure=self.on_failure,
                 durable=self.durable,
             ),
-            signature=Signature.of(fn, context_type=Context),
+            signature=signature,
             is_async=inspect.iscoroutinefunction(fn),
+            package=_module_name(fn.__module__).partition(".")[0],
+            schedules=tuple(
+                _declared(name, signature, schedule) for schedule in self._all_schedules(name)
+            ),
         )
         registry = default_registry if self.registry is None else self.registry
         registry.add(made)
         return made
+
+    def _all_schedules(self, name: str) -> Iterable[Schedule]:
+        said = {
+            "cron": self.cron,
+            "every": self.every,
+            "timezone": self.timezone,
+            "jitter": self.jitter,
+            "misfire": self.misfire,
+            "overlap": self.overlap,
+        }
+        given: dict[str, Any] = {key: value for key, value in said.items() if value is not None}
+        if "cron" in given or "every" in given:
+            yield Schedule(name, **given)
+        elif given:
+            raise TaskDefinitionError(
+                f"{name} says {' and '.join(given)}, but not when: add cron=... or every=..."
+            )
+        yield from self.schedules
+
+
+def _declared(name: str, signature: Signature, schedule: object) -> Declaration:
+    if not isinstance(schedule, Schedule):
+        raise TaskDefinitionError(
+            f"{name}: schedules=[...] holds Schedule objects, not {schedule!r:.80}"
+        )
+    try:
+        return declared_call(name, signature, schedule)
+    except ArgumentError as error:
+        raise TaskDefinitionError(
+            f"the schedule {schedule.name!r} of {name} cannot send it: {error}; give the arguments "
+            "as Schedule(..., args=(...), kwargs={...})"
+        ) from None
 
 
 def _check_function(fn: object) -> None:

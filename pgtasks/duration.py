@@ -32,19 +32,26 @@ _SECONDS: Final = re.compile(rf"(-?)({_NUMBER})")
 _PARTS: Final = re.compile(
     r"(-?)(?=[0-9])" + "".join(rf"(?:({_NUMBER}){unit})?" for unit in _MICROSECONDS)
 )
-_LIMIT: Final = LONGEST // timedelta(microseconds=1)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_LIMIT: Final = LONGEST // _MICROSECOND
+_EXAMPLES: Final = ("250ms", "30s", "5m", "1h", "1d")
 
 
-def parse_duration(value: object) -> timedelta:
+def parse_duration(
+    value: object, shortest: timedelta = timedelta(0), longest: timedelta = LONGEST
+) -> timedelta:
     """Read a duration: seconds as a number, a text such as "1h30m", or a timedelta.
 
     Whole microseconds are kept; a finer part is rounded.
 
     Args:
         value: an int, float, str or timedelta; never a bool.
+        shortest: what it may not be below.
+        longest: what it may not be above; at most `LONGEST`.
 
     Raises:
-        ConfigError: when it is none of these, not finite, negative or longer than `LONGEST`.
+        ConfigError: when it is none of these, not finite, negative, too short or too long; the
+            text says the nearest right form.
 
     Example:
         >>> parse_duration("1h30m")
@@ -52,13 +59,16 @@ def parse_duration(value: object) -> timedelta:
     """
     length = _microseconds(value)
     if length is None:
-        raise ConfigError(f"{shown(value)} is not a duration; {_advice(value)}")
+        raise ConfigError(f"{shown(value)} is not a duration; {_advice(value, shortest, longest)}")
     if length < 0:
-        raise ConfigError(f"{shown(value)} is negative; {_advice(value)}")
-    if length > _LIMIT:
-        most = format_duration(LONGEST)
+        raise ConfigError(f"{shown(value)} is negative; {_advice(value, shortest, longest)}")
+    if length > longest // _MICROSECOND:
+        most = format_duration(longest)
         raise ConfigError(f'{shown(value)} is too long; write at most "{most}"')
     whole = int(length.to_integral_value())
+    if whole < shortest // _MICROSECOND:
+        least = format_duration(shortest)
+        raise ConfigError(f'{shown(value)} is too short; write at least "{least}"')
     if whole == 0 and length != 0:
         raise ConfigError(f'{shown(value)} is shorter than a microsecond; write 0 or e.g. "1us"')
     return timedelta(microseconds=whole)
@@ -125,12 +135,15 @@ def _from_text(text: str) -> Decimal | None:
     return -size if match[1] else size
 
 
-def _advice(value: object) -> str:
+def _advice(value: object, shortest: timedelta, longest: timedelta) -> str:
     """The nearest valid form of what was probably meant, or all the forms."""
     length = _microseconds(_tidied(value) if isinstance(value, str) else value)
     if length is None or abs(length) > _LIMIT or length != length.to_integral_value():
-        return 'write seconds as a number, or e.g. "250ms", "30s", "5m", "1h", "1d"'
-    return f'write "{format_duration(timedelta(microseconds=abs(int(length))))}"'
+        fit = [one for one in _EXAMPLES if shortest <= parse_duration(one) <= longest]
+        examples = ", ".join(f'"{one}"' for one in fit or [format_duration(longest)])
+        return f"write seconds as a number, or e.g. {examples}"
+    near = timedelta(microseconds=abs(int(length)))
+    return f'write "{format_duration(min(max(near, shortest), longest))}"'
 
 
 def _tidied(text: str) -> str:

@@ -11,13 +11,17 @@ PgtasksError
 ├── QueueNameError (ValueError)         a name that cannot be a queue
 ├── UnknownQueueError (LookupError)     a queue that does not exist: says which do
 ├── TaskDefinitionError (TypeError)     a function that cannot be a task as it is written
+│   └── ScheduleError (ValueError)      a schedule that cannot be: says what to write
 ├── DuplicateTaskError (ValueError)     two functions under one name
 ├── UnknownTaskError (LookupError)      a name no function is registered under
+├── DuplicateScheduleError (ValueError) two schedules under one name
+├── UnknownScheduleError (LookupError)  a schedule that does not exist: says which do
 ├── TaskImportError (ImportError)       a task module that does not import
 ├── ArgumentError (TypeError)           a call that cannot become a message: names the argument
 ├── DecodeError (ValueError)            a message that cannot become a call
 ├── LeaseLost                           the message belongs to somebody else now
-└── TaskTimeout (TimeoutError)          a run that took longer than its timeout
+├── TaskTimeout (TimeoutError)          a run that took longer than its timeout
+└── WorkerFault (RuntimeError)          a part of a worker failed by a mistake in pgtasks
 ```
 """
 
@@ -62,12 +66,24 @@ class TaskDefinitionError(PgtasksError, TypeError):
     """A function that cannot be a task as it is written."""
 
 
+class ScheduleError(TaskDefinitionError, ValueError):
+    """A schedule that cannot be; names what is wrong and says what to write instead."""
+
+
 class DuplicateTaskError(PgtasksError, ValueError):
     """Two different functions are registered under one name."""
 
 
 class UnknownTaskError(PgtasksError, LookupError):
     """No function is registered under this name."""
+
+
+class DuplicateScheduleError(PgtasksError, ValueError):
+    """There is a schedule of this name already, and it is somebody else's."""
+
+
+class UnknownScheduleError(PgtasksError, LookupError):
+    """No schedule has this name."""
 
 
 class TaskImportError(PgtasksError, ImportError):
@@ -88,3 +104,7 @@ class LeaseLost(PgtasksError):  # noqa: N818 - reads as an event
 
 class TaskTimeout(PgtasksError, TimeoutError):  # noqa: N818 - reads as an event
     """A run took longer than its task's timeout."""
+
+
+class WorkerFault(PgtasksError, RuntimeError):  # noqa: N818 - reads as an event
+    """A part of a worker failed by a mistake in pgtasks, and the worker has ended."""

@@ -21,11 +21,16 @@ from pgtasks.connection import CALL_SECONDS, FAILURES, WORKER_SETTINGS, Line
 from pgtasks.events import Events
 from pgtasks.lease import Lease
 from pgtasks.outage import Outage
-from pgtasks.store import Store
+from pgtasks.pulse import Pulse
+from pgtasks.settlement import describe_error
+from pgtasks.store import Extension, Store
 
 log = Events("pgtasks.keeper")
 
 LONGEST_PAUSE = 0.5
+MOST_FAULTS = 3
+"""So many rounds in a row that fail by a mistake of ours end the keeper: leases that are neither
+extended nor given up would be run twice."""
 
 
 @attrs.define(eq=False)
@@ -35,6 +40,7 @@ class Keeper:
     _database: DatabaseConfig
     _on_lost: Callable[[Lease], None]
     """Called in the keeper's thread."""
+    _pulse: Pulse = attrs.field(factory=Pulse)
     _held: dict[tuple[str, int], Lease] = attrs.field(factory=dict, init=False)
     _line: Line = attrs.field(init=False)
     _thread: threading.Thread | None = attrs.field(default=None, init=False)
@@ -45,9 +51,10 @@ class Keeper:
     _loop: asyncio.AbstractEventLoop | None = attrs.field(default=None, init=False)
     _rouse: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
     _pause: float = attrs.field(default=LONGEST_PAUSE, init=False)
+    _fault: BaseException | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._line = Line(self._database, "keeper", WORKER_SETTINGS)
+        self._line = Line(self._database, "keeper", WORKER_SETTINGS, self._pulse)
 
     def start(self) -> None:
         """Start the thread."""
@@ -83,16 +90,35 @@ class Keeper:
         """Tell whether the thread runs."""
         return self._thread is not None and self._thread.is_alive()
 
+    def check(self) -> None:
+        """Raise an error when the thread has ended before it was told to."""
+        if self._fault is not None:
+            why = describe_error(self._fault)
+            raise RuntimeError(f"its thread has ended: {why}") from self._fault
+
     def _work(self) -> None:
-        anyio.run(self._keep, backend="asyncio")
+        try:
+            anyio.run(self._keep, backend="asyncio")
+        except BaseException as fault:  # noqa: BLE001 - whatever it is, `check` tells of it
+            self._fault = fault
+        else:
+            self._pulse.end()
 
     async def _keep(self) -> None:
         self._loop = asyncio.get_running_loop()
+        faults = 0
         while not self._stopping.is_set():
+            self._pulse.promise(self._pause)
             try:
                 await self._round()
-            except Exception as broken:  # noqa: BLE001 - the thread must outlive whatever a round runs into
+            except Exception as broken:  # the thread must outlive what a round runs into
+                faults += 1
+                if faults == MOST_FAULTS:
+                    raise
                 log.error("extending leases failed", raised=broken)
+            else:
+                faults = 0
+            self._pulse.promise(self._pause)
             with anyio.move_on_after(self._pause):
                 await self._rouse.wait()
         await self._line.close()
@@ -111,20 +137,14 @@ class Keeper:
 
     async def _extend(self, queue: str, leases: list[Lease]) -> None:
         leases.sort(key=lambda lease: lease.message.message_id)
+        extensions = [_extension(lease) for lease in leases]
         asked_at = monotonic()
         # No longer than until the first of them is over: then it is to be cancelled, not kept.
         patience = min(lease.kept_until for lease in leases) - asked_at - 0.2
         try:
-            rows = await self._line.call(
-                lambda on: Store(on).extend(
-                    queue,
-                    [lease.message.message_id for lease in leases],
-                    [lease.message.delivery for lease in leases],
-                    [timedelta(seconds=lease.length_seconds) for lease in leases],
-                ),
-                # Half of it: there must be time for another try.
-                seconds=min(CALL_SECONDS, max(0.5, patience / 2)),
-            )
+            # Half of it, for a new connection as well: there must be time for another try.
+            with anyio.fail_after(min(CALL_SECONDS, max(0.5, patience / 2))):
+                rows = await self._line.call(lambda on: Store(on).extend(queue, extensions))
         except FAILURES as error:
             self._outage.report(error, queue=queue, leases=len(leases))
             return
@@ -143,3 +163,8 @@ class Keeper:
     def _lose(self, lease: Lease) -> None:
         lease.lost = True
         self._on_lost(lease)
+
+
+def _extension(lease: Lease) -> Extension:
+    message, length = lease.message, timedelta(seconds=lease.length_seconds)
+    return Extension(message.message_id, message.delivery, length, lease.settling, message.headers)

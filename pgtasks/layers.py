@@ -49,7 +49,7 @@ class Flag:
     """A value for `load(overrides=...)` that names its flag, when `--<key>` is not its name."""
 
     name: str
-    value: object
+    value: object = attrs.field(repr=False)  # it may hold a password
 
 
 @attrs.frozen
@@ -145,7 +145,9 @@ def set_value(file: Path, key: str, text: str) -> None:
     if merger.problems:
         raise ConfigError("\n".join(merger.problems))
     kind = next(field.kind for field in fields() if path in field.paths([path[-2]]))
-    toml_file.edit(file, path, kind.plain(merger.values[path]), secret=path == _DATABASE_URL)
+    value = merger.values[path]
+    secret = path == _DATABASE_URL and value is not None and has_password(value)
+    toml_file.edit(file, path, kind.plain(value), secret=secret)
 
 
 def find_project_folder(start: Path) -> Path:
@@ -208,18 +210,27 @@ def _add_file(merger: Merger, file: Path, name: LayerName, prefix: KeyPath = ())
             origins[path[len(prefix) :]] = Origin(name, file.name, file, line)
     layer = Layer(toml_file.find(values, prefix), origins)
     merger.add(layer)
-    merger.warnings += _readable_password(layer, file)
+    merger.problems += _readable_password(layer, file)
 
 
 def _readable_password(layer: Layer, file: Path) -> Iterator[str]:
     url = toml_file.find(layer.values, _DATABASE_URL)
-    if not isinstance(url, str) or not has_password(url) or os.name != "posix":
-        return
-    if file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+    named = isinstance(url, str) and "://" in url  # else it is "none", or refused
+    if named and has_password(url) and may_be_read_by_others(file.stat()):
         yield (
             f"{layer.origin(_DATABASE_URL)}: database.url holds a password that others on this "
-            f"machine can read; run: chmod 600 {file.name}"
+            f"machine can read; run: chmod 600 {file.name} (or keep the URL out of it, in "
+            "PGTASKS_DATABASE_URL)"
         )
+
+
+def may_be_read_by_others(status: os.stat_result) -> bool:
+    """Whether somebody else may read a file: by the rule that libpq has for keys.
+
+    A group may read what belongs to root: that is how secrets are mounted for those who may.
+    """
+    readers = stat.S_IROTH if status.st_uid == 0 else stat.S_IROTH | stat.S_IRGRP
+    return bool(status.st_mode & readers)
 
 
 def _misspelt_environment(folder: Path, environment: str) -> Iterator[str]:

@@ -10,7 +10,7 @@ from pgtasks.config import Config
 from pgtasks.config_reference import NAME, Field, KeyPath, fields, members
 from pgtasks.errors import ConfigError
 from pgtasks.nearest import nearest
-from pgtasks.setting import Section, Tables, kebab, order_problem
+from pgtasks.setting import Section, Tables, clash_problem, kebab, order_problem
 from pgtasks.setting_kind import Kind, QueueName
 from pgtasks.toml_file import dotted
 
@@ -52,7 +52,7 @@ class Layer:
         origins: by path; a path that is missing has the origin of the table it stands in.
     """
 
-    values: Any
+    values: Any = attrs.field(repr=False)  # a password may be among them, here and below
     origins: Mapping[KeyPath, Origin]
 
     @classmethod
@@ -73,7 +73,7 @@ class Layer:
 class Merger:
     """Lays sources over each other, lowest first, and collects what is wrong in them."""
 
-    values: dict[KeyPath, Any] = attrs.Factory(dict)
+    values: dict[KeyPath, Any] = attrs.field(factory=dict, repr=False)
     origins: dict[KeyPath, Origin] = attrs.Factory(dict)
     problems: list[str] = attrs.Factory(list)
     warnings: list[str] = attrs.Factory(list)
@@ -90,7 +90,7 @@ class Merger:
 
     def build(self) -> Config:
         """The configuration; raises ConfigError with everything that was wrong."""
-        self._check_order()
+        self._check_pairs()
         if self.problems:
             raise ConfigError("\n".join(self.problems))
         config: Config = self._build(Config, ())
@@ -142,16 +142,24 @@ class Merger:
         self.origins[path] = origin
         return None
 
-    def _check_order(self) -> None:
+    def _check_pairs(self) -> None:
         """Refuse settings that contradict each other."""
-        for path, field in _KEYS.items():
-            other = field.at_least
-            if other is None or not self._refused.isdisjoint((path, other)):
-                continue
-            mine, least = (self.values.get(one, _KEYS[one].default) for one in (path, other))
-            if text := order_problem(field.kind, mine, other[-1], least):
-                origin = self.origins.get(path) or self.origins[other]
-                self.problems.append(f"{origin}: {dotted(path)}: {text}")
+        for field in _KEYS.values():
+            for path in field.paths(self._queues):
+                for beside in filter(None, (field.at_least, field.instead_of)):
+                    self._check_pair(field, path, (*path[:-1], beside[-1]))
+
+    def _check_pair(self, field: Field, path: KeyPath, other: KeyPath) -> None:
+        if not self._refused.isdisjoint((path, other)):
+            return
+        mine, its = (self.values.get(one, _KEYS[_place(one)].default) for one in (path, other))
+        if field.at_least:
+            text = order_problem(field.kind, mine, other[-1], its)
+        else:
+            text = clash_problem(mine, other[-1], its, str(self.origins.get(other, "")))
+        if text:
+            origin = self.origins.get(path) or self.origins[other]
+            self.problems.append(f"{origin}: {dotted(path)}: {text}")
 
     def _build(self, cls: type[Any], path: KeyPath) -> Any:
         values: dict[str, Any] = {}

@@ -40,11 +40,17 @@ class State:
     errors: tuple[dict[str, Any], ...] = ()
     options: dict[str, Any] = attrs.field(factory=dict)
     """What `.options()` said of this one message's retries, timeout and ending."""
+    schedule: dict[str, Any] = attrs.field(factory=dict)
+    """The name of the schedule that sent it, and the tick it was sent for."""
+    redrives: int = 0
+    """How often it was put back from the archive; the other counts began anew then."""
+    elsewhere: int = 0
+    """Deliveries that were put down to other programs, which write no end of them down."""
 
     @property
     def ended(self) -> int:
         """How many deliveries ended in a known way."""
-        return self.failures + self.snoozes + self.releases + self.unknown
+        return self.failures + self.snoozes + self.releases + self.unknown + self.elsewhere
 
     def with_error(self, error: dict[str, Any]) -> "State":
         """Return this state with one more error, the oldest dropped when there are too many."""
@@ -56,8 +62,8 @@ class State:
         return known | more
 
 
-_COUNTS = ("failures", "snoozes", "releases", "unknown", "crashes")
-_KEPT = (*_COUNTS, "errors", "options")
+_COUNTS = ("failures", "snoozes", "releases", "unknown", "crashes", "redrives", "elsewhere")
+_KEPT = (*_COUNTS, "errors", "options", "schedule")
 NEW = State()
 
 
@@ -134,17 +140,21 @@ def read_state(headers: str) -> State:
     counts = {name: ours[name] for name in _COUNTS if _is_count(ours.get(name))}
     errors = ours.get("errors")
     kept = tuple(e for e in errors if isinstance(e, dict)) if isinstance(errors, list) else ()
-    options = ours.get("options")
     return State(
         **counts,
         errors=kept[-MAX_ERRORS:],
-        options=options if isinstance(options, dict) else {},
+        options=_dict(ours.get("options")),
+        schedule=_dict(ours.get("schedule")),
     )
 
 
 def write_state(state: dict[str, Any]) -> str:
     """Return the stored form of a state."""
     return _encoder.encode(state).decode()
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _is_count(value: object) -> bool:

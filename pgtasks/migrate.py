@@ -16,6 +16,9 @@ OLDEST_SERVER = 140000
 # Any number will do as long as it stays: processes that migrate wait for each other on it.
 _LOCK = 0x7067_7461_736B_73  # "pgtasks"
 
+# What a migration calls is Postgres' own, whatever somebody has put into the schema public.
+_ONLY_BUILT_IN = "SET LOCAL search_path = pg_catalog, pg_temp"
+
 
 @attrs.frozen
 class Migration:
@@ -50,6 +53,7 @@ async def upgrade(connection: Connection) -> list[Migration]:
     try:
         # Waiting for another process's upgrade is no stall: no bound of ours on this one.
         async with connection.transaction(isolation="read_committed"):
+            await connection.execute(_ONLY_BUILT_IN)
             await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})", timeout=600)
             missing = await _missing(connection)
             for step in missing:
@@ -83,7 +87,7 @@ async def check(connection: Connection) -> None:
 def script() -> str:
     """Return one SQL script that installs the schema on a database that has none of it."""
     steps = migrations()
-    parts = ["BEGIN;", f"SELECT pg_advisory_xact_lock({_LOCK});"]
+    parts = ["BEGIN;", f"{_ONLY_BUILT_IN};", f"SELECT pg_advisory_xact_lock({_LOCK});"]
     for step in steps:
         parts += [
             f"\n-- {step.version:04} {step.name}",

@@ -13,6 +13,7 @@ from pgtasks.outcome import Delay
 from pgtasks.queue_name import check_queue_name
 from pgtasks.retry import Policy as RetryPolicy
 from pgtasks.retry import Retry
+from pgtasks.setting import kebab
 
 Retries: TypeAlias = int | Retry | Callable[[int, BaseException], Delay | None]
 SHORTEST_LEASE = timedelta(milliseconds=500)
@@ -70,10 +71,25 @@ class TaskSettings:
     on_failure: Ending | None = attrs.field(default=None, validator=_check_action)
     durable: bool | None = None
 
+    @property
+    def said(self) -> frozenset[str]:
+        """The settings that are decided here and not by the configuration, by their names there.
+
+        `retry-on` and `give-up-on` are among them, which only code can say.
+        """
+        fields = attrs.fields(TaskSettings)
+        names = {field.name for field in fields if getattr(self, field.name) is not field.default}
+        if isinstance(self.retries, Retry):
+            names = names - {"retries"} | self.retries.given
+        return frozenset(kebab(name).replace("max-retries", "retries") for name in names)
+
 
 @attrs.frozen
 class Policy:
-    """The effective settings of a task: its decorator's, else the configuration's."""
+    """The effective settings of a task: its decorator's, else the configuration's.
+
+    Each field on its own, those of a `Retry` too.
+    """
 
     queue: str
     retry: RetryPolicy

@@ -32,8 +32,7 @@ def check_queue_name(name: str) -> str:
             "choose another name"
         )
     near = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_0123456789")[:MAX_LENGTH]
-    hint = f", for example {near!r}" if is_queue_name(near) else ""
     raise QueueNameError(
         f"{shown} cannot be the name of a queue: use 1 to {MAX_LENGTH} of a-z, 0-9 and _, "
-        f"starting with a letter{hint}"
+        f"starting with a letter, for example {near if is_queue_name(near) else 'emails'!r}"
     )

@@ -6,7 +6,12 @@ from typing import Any, TypeVar
 
 import attrs
 
-from pgtasks.errors import DuplicateTaskError, TaskDefinitionError, UnknownTaskError
+from pgtasks.errors import (
+    DuplicateScheduleError,
+    DuplicateTaskError,
+    TaskDefinitionError,
+    UnknownTaskError,
+)
 from pgtasks.nearest import nearest
 from pgtasks.task import Task
 
@@ -30,6 +35,7 @@ class Registry:
 
         Raises:
             DuplicateTaskError: another function has one of these names.
+            DuplicateScheduleError: two schedules have one name.
         """
         for name in (task.name, *task.aliases):
             known = self._tasks.get(name)
@@ -39,8 +45,21 @@ class Registry:
                     f"two tasks are named {name!r}: {_place(known)} and {_place(task)}; "
                     'give one of them another: @task(name="...")'
                 )
+        self._check_schedules(task)
         for name in (task.name, *task.aliases):
             self._tasks[name] = task
+
+    def _check_schedules(self, task: Task[Any, Any]) -> None:
+        known = {one.name: other for other in self if other.name != task.name
+                 for one in other.schedules}  # fmt: skip
+        for declaration in task.schedules:
+            other = known.get(declaration.name)
+            if other is not None:
+                raise DuplicateScheduleError(
+                    f"two schedules are named {declaration.name!r}: of {_place(other)} and of "
+                    f"{_place(task)}; give one of them another name"
+                )
+            known[declaration.name] = task
 
     def get(self, name: str) -> Task[Any, Any] | None:
         """Return the task of this name or alias, or None."""

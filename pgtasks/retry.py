@@ -40,7 +40,23 @@ class Policy(Protocol):
         """
 
 
-def _duration(value: Delay, name: str) -> timedelta:
+@attrs.frozen
+class _Open:
+    """Stands in a field of a `Retry` that was not given; shown as the default it becomes."""
+
+    default: Any
+
+    def __repr__(self) -> str:
+        return repr(self.default)
+
+
+def _open(default: object) -> Any:
+    return _Open(default)
+
+
+def _duration(value: Any, name: str) -> Any:
+    if isinstance(value, _Open):
+        return value
     try:
         return parse_duration(value)
     except ConfigError as error:
@@ -48,23 +64,26 @@ def _duration(value: Delay, name: str) -> timedelta:
 
 
 def _to_delay(value: Delay) -> timedelta:
-    return _duration(value, "delay")
+    length: timedelta = _duration(value, "delay")
+    return length
 
 
 def _to_jitter(value: Delay) -> timedelta:
-    return _duration(value, "jitter")
+    length: timedelta = _duration(value, "jitter")
+    return length
 
 
 def _to_max_delay(value: Delay) -> timedelta:
-    return _duration(value, "max_delay")
+    length: timedelta = _duration(value, "max_delay")
+    return length
 
 
 def _to_errors(value: Errors) -> tuple[type[BaseException], ...]:
-    return value if isinstance(value, tuple) else (value,)
+    return value if isinstance(value, tuple | _Open) else (value,)
 
 
 def _check_errors(_: object, field: "attrs.Attribute[Any]", value: Errors) -> None:
-    for error in _to_errors(value):
+    for error in () if isinstance(value, _Open) else _to_errors(value):
         if not (isinstance(error, type) and issubclass(error, BaseException)):
             raise TaskDefinitionError(
                 f"Retry({field.name}=...) takes exception classes, not {error!r:.80}: "
@@ -73,7 +92,7 @@ def _check_errors(_: object, field: "attrs.Attribute[Any]", value: Errors) -> No
 
 
 def _check_count(_: object, __: object, value: object) -> None:
-    if type(value) is not int or value < 0:
+    if not isinstance(value, _Open) and (type(value) is not int or value < 0):
         raise TaskDefinitionError(
             f"Retry(max_retries=...) is a whole number from 0, not {value!r:.80}: "
             "0 never tries again"
@@ -81,7 +100,7 @@ def _check_count(_: object, __: object, value: object) -> None:
 
 
 def _check_backoff(_: object, __: object, value: object) -> None:
-    if value not in _BACKOFFS:
+    if not isinstance(value, _Open) and value not in _BACKOFFS:
         raise TaskDefinitionError(
             f'Retry(backoff=...) is "exponential", "linear" or "constant", not {value!r:.80}'
         )
@@ -94,21 +113,22 @@ def _check_cap(_: object, __: object, value: timedelta) -> None:
         )
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Retry:
     """When a failed message is tried again.
 
-    The pause after the n-th failure is `delay` doubled n - 1 times ("exponential"), `delay` times
-    n ("linear") or `delay` ("constant"); then up to `jitter` is added, never multiplied; then the
-    whole is cut at `max_delay`. Durations are seconds, texts such as "250ms", or timedeltas.
+    What is not given is as configured (`[task]`), else as said below. The pause after the n-th
+    failure is `delay` doubled n - 1 times ("exponential"), `delay` times n ("linear") or `delay`
+    ("constant"); then up to `jitter` is added, never multiplied; then the whole is cut at
+    `max_delay`. Durations are seconds, texts such as "250ms", or timedeltas.
 
     Args:
-        max_retries: how many failures are followed by another attempt.
-        delay: the pause after the first failure.
+        max_retries: how many failures are followed by another attempt; 25.
+        delay: the pause after the first failure; 1 s.
         jitter: the most that is added at random, so that what failed together is not tried again
-            in one moment.
-        max_delay: the longest pause.
-        backoff: how the pause grows.
+            in one moment; 1 s.
+        max_delay: the longest pause; a day.
+        backoff: how the pause grows; "exponential".
         retry_on: only these are tried again; a group of errors counts when it holds one.
         give_up_on: these never are, even when `retry_on` names them.
 
@@ -119,25 +139,40 @@ class Retry:
         `@task(retries=Retry(max_retries=5, delay="250ms", give_up_on=ValueError))`
     """
 
-    max_retries: int = attrs.field(default=25, validator=_check_count)
-    delay: timedelta = attrs.field(default=timedelta(seconds=1), converter=_to_delay)
-    jitter: timedelta = attrs.field(default=timedelta(seconds=1), converter=_to_jitter)
+    max_retries: int = attrs.field(default=_open(25), validator=_check_count)
+    delay: timedelta = attrs.field(default=_open(timedelta(seconds=1)), converter=_to_delay)
+    jitter: timedelta = attrs.field(default=_open(timedelta(seconds=1)), converter=_to_jitter)
     max_delay: timedelta = attrs.field(
-        default=timedelta(days=1), converter=_to_max_delay, validator=_check_cap
+        default=_open(timedelta(days=1)), converter=_to_max_delay, validator=_check_cap
     )
-    backoff: Backoff = attrs.field(default="exponential", validator=_check_backoff)
+    backoff: Backoff = attrs.field(default=_open("exponential"), validator=_check_backoff)
     retry_on: Errors = attrs.field(
-        default=BaseException, converter=_to_errors, validator=_check_errors
+        default=_open((BaseException,)), converter=_to_errors, validator=_check_errors
     )
-    give_up_on: Errors = attrs.field(default=(), converter=_to_errors, validator=_check_errors)
+    give_up_on: Errors = attrs.field(
+        default=_open(()), converter=_to_errors, validator=_check_errors
+    )
+    given: frozenset[str] = attrs.field(default=frozenset(), init=False, eq=False)
+    """The names of the fields that were given."""
+
+    def __attrs_post_init__(self) -> None:
+        fields = {field.name: getattr(self, field.name) for field in attrs.fields(Retry)}
+        left_open = {name: value for name, value in fields.items() if isinstance(value, _Open)}
+        for name, value in left_open.items():
+            object.__setattr__(self, name, value.default)
+        object.__setattr__(self, "given", frozenset(fields) - {*left_open, "given"})
+
+    def __repr__(self) -> str:
+        names = [field.name for field in attrs.fields(Retry) if field.name in self.given]
+        return f"Retry({', '.join(f'{name}={_shown(getattr(self, name))}' for name in names)})"
 
     @classmethod
     def of(cls, value: "int | Retry | DelayFunction | None", defaults: Self) -> Policy:
         """Return the policy that a decorator's `retries=` stands for.
 
         Args:
-            value: a number of retries, a `Retry`, a function of (failures, error) that returns a
-                pause or None to give up, or None for the defaults.
+            value: a number of retries, a `Retry` that may leave fields open, a function of
+                (failures, error) that returns a pause or None to give up, or None.
             defaults: what applies to everything left open.
 
         Raises:
@@ -146,7 +181,7 @@ class Retry:
         if value is None:
             return defaults
         if isinstance(value, Retry):
-            return value
+            return value.filled(defaults)
         if isinstance(value, int):
             return attrs.evolve(defaults, max_retries=value)
         if callable(value):
@@ -155,6 +190,10 @@ class Retry:
             f"retries=... is a whole number, a Retry, or a function of (failures, error), "
             f"not {value!r:.80}"
         )
+
+    def filled(self, defaults: "Retry") -> "Retry":
+        """Return this policy with what is left open taken from another one."""
+        return attrs.evolve(defaults, **{name: getattr(self, name) for name in self.given})
 
     def delay_after(
         self, failures: int, error: BaseException | None, *, random: Random = randomness.random
@@ -169,6 +208,30 @@ class Retry:
         """Return the shortest and the longest pause there can be after so many failures."""
         pause = self._pause(failures)
         return min(pause, self.max_delay), min(pause + self.jitter, self.max_delay)
+
+    def waited(self, failures: int) -> tuple[float, float]:
+        """Return the seconds that the pauses after so many failures take together.
+
+        At least and at most, as floats: a million pauses may be longer than a timedelta can be.
+        """
+        shortest, longest = (self._sum(failures, most) for most in (timedelta(0), self.jitter))
+        return shortest / 1_000_000, longest / 1_000_000
+
+    def _sum(self, failures: int, jitter: timedelta) -> int:
+        """The microseconds of that many pauses, each with this much jitter."""
+        each, more, cap = (one // _MICROSECOND for one in (self.delay, jitter, self.max_delay))
+        match self.backoff:
+            case "constant":
+                return failures * min(each + more, cap)
+            case "linear":
+                if not each:
+                    return failures * min(more, cap)
+                below = max(0, min(failures, (cap - more) // each))
+                return each * below * (below + 1) // 2 + more * below + (failures - below) * cap
+            case "exponential":
+                grows = min(failures, _MOST_DOUBLINGS)
+                pauses = [min((each << count) + more, cap) for count in range(grows + 1)]
+                return sum(pauses[:grows]) + (failures - grows) * pauses[grows]
 
     def _pause(self, failures: int) -> timedelta:
         """The pause without jitter, cut at the cap already: no sum can overflow."""
@@ -225,6 +288,18 @@ class CallableRetry:
             "the retry function %s gave no pause; the defaults decide, the first one is %s",
             name, format_duration(self.defaults.bounds(1)[0]), exc_info=broken,
         )  # fmt: skip
+
+
+def _shown(value: object) -> str:
+    """A field's value as it could have been given."""
+    match value:
+        case timedelta():
+            return f'"{format_duration(value)}"'
+        case tuple():
+            names = [error.__name__ for error in value]
+            return names[0] if len(names) == 1 else f"({', '.join(names)})"
+        case _:
+            return repr(value)
 
 
 def _within(error: BaseException) -> Iterator[BaseException]:

@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import inspect
 import math
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from time import monotonic
@@ -24,7 +25,7 @@ from pgtasks.message import Message, read_envelope
 from pgtasks.outcome import Discard, RetryLater, Signal, Snooze
 from pgtasks.plan import Plan
 from pgtasks.registry import Registry
-from pgtasks.settlement import Run, Settlement, describe_error
+from pgtasks.settlement import Ended, Run, Settlement, describe_error
 from pgtasks.settler import Settler
 from pgtasks.task import Task
 from pgtasks.thread_call import ThreadCall
@@ -40,6 +41,8 @@ class _Ready:
     context: Context
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    error: BaseException | None = None
+    """What the run failed with."""
     variables: contextvars.Context = attrs.field(factory=contextvars.copy_context)
     """The context variables of this run alone."""
     scope: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
@@ -67,6 +70,8 @@ class Runner:
     threads: anyio.CapacityLimiter
     background: TaskGroup
     """Where the runs go whose thread outlives its time."""
+    on_end: Callable[[Ended], None] | None = None
+    """Called with each run that has ended, before that is written."""
     outliving: set[Lease] = attrs.field(factory=set, init=False)
     """Leases of runs that are over, but whose threads go on."""
     _thread_ended: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
@@ -93,7 +98,7 @@ class Runner:
             await self._thread_ended.wait()
 
     def _prepare(self, lease: Lease) -> _Ready | Settlement:
-        message = lease.message
+        message, name = lease.message, None
         try:
             envelope = read_envelope(message.body)
             name = envelope.metadata.worker_name
@@ -103,7 +108,9 @@ class Runner:
             args, kwargs = task.signature.decode(envelope.args)
         except DecodeError as error:
             log.error("message cannot be decoded, archived", **_fields(message), error=str(error))
-            return settle.undecodable(message, str(error), Run(0.0, self.worker))
+            settlement = settle.undecodable(message, str(error), Run(0.0, self.worker))
+            self._tell(Ended(message, name, settlement.kind, error))
+            return settlement
         policy = self.plan.policy(task)
         if message.headers is not None and (said := message.state.options):
             policy = policy.overridden(said)
@@ -118,7 +125,12 @@ class Runner:
             task=name,
             again_in=format_duration(_to_milliseconds(settlement.delay)),
         )
+        self._tell(Ended(message, name, settlement.kind))
         return settlement
+
+    def _tell(self, ended: Ended) -> None:
+        if self.on_end is not None:
+            self.on_end(ended)
 
     async def _perform(self, ready: _Ready) -> object:
         """Call the task and return what it returned, or the exception that it ended with."""
@@ -179,10 +191,14 @@ class Runner:
     async def _settle(self, lease: Lease, ready: _Ready, ended: object) -> None:
         if ready.context.settled:
             self._note_after_transaction(ready, ended)
+            self._tell(Ended(lease.message, ready.context.task, "done"))
             self.settler.counts["done"] += 1
             self.settler.forget(lease)
             return
         settlement = self._decide(ready, ended)
+        if self.on_end is not None:
+            error = ended if isinstance(ended, BaseException) else ready.error
+            self.on_end(Ended(lease.message, ready.context.task, settlement.kind, error))
         if settlement.durable:
             await self.settler.put_and_wait(lease, settlement)
         else:
@@ -213,6 +229,7 @@ class Runner:
         return settle.succeeded(message, policy, run)
 
     def _failed(self, ready: _Ready, error: BaseException, run: Run) -> Settlement:
+        ready.error = error
         settlement = settle.failed(ready.context.message, ready.context.policy, error, run)
         fields = {**_task_fields(ready), "error": describe_error(error)}
         if settlement.action == "retry":

@@ -31,7 +31,14 @@ class Tables:
         return {QueueName().read(name): one for name, one in value.items()}
 
 
-def setting(default: object, kind: Kind, doc: str, *, at_least: str | None = None) -> Any:
+def setting(
+    default: object,
+    kind: Kind,
+    doc: str,
+    *,
+    at_least: str | None = None,
+    instead_of: str | None = None,
+) -> Any:
     """One key.
 
     Args:
@@ -39,13 +46,14 @@ def setting(default: object, kind: Kind, doc: str, *, at_least: str | None = Non
         kind: what it takes.
         doc: its meaning in one sentence.
         at_least: the attribute of the same class that it may not be below.
+        instead_of: the attribute of the same class that may not be set together with it.
     """
     return attrs.field(
         default=kind.read(default),
         converter=attrs.Converter(_read, takes_field=True),
-        validator=None if at_least is None else _check_order,
+        validator=_check_beside if at_least or instead_of else None,
         repr=_masked if isinstance(kind, Url) else True,
-        metadata={"kind": kind, "doc": doc, "at_least": at_least},
+        metadata={"kind": kind, "doc": doc, "at_least": at_least, "instead_of": instead_of},
     )
 
 
@@ -70,6 +78,21 @@ def order_problem(kind: Kind, value: Any, other: str, least: Any) -> str | None:
     return f"{kind.show(value)} is less than {kebab(other)} ({text}); write at least {text}"
 
 
+def clash_problem(value: object, other: str, other_value: object, where: str = "") -> str | None:
+    """What is wrong with two keys of which one may be set, if anything.
+
+    Args:
+        value: of the one that the problem is told of.
+        other: the other key.
+        other_value: its value.
+        where: its place, if there is one.
+    """
+    if value is None or other_value is None:
+        return None
+    place = f" ({where})" if where else ""
+    return f'not together with {kebab(other)}{place}; remove one of the two, or write "none"'
+
+
 def kebab(name: str) -> str:
     """A Python name as files spell it."""
     return name.replace("_", "-")
@@ -82,10 +105,13 @@ def _read(value: object, field: "attrs.Attribute[Any]") -> Any:
         raise ConfigError(f"{kebab(field.name)}: {error}") from None
 
 
-def _check_order(instance: Any, field: "attrs.Attribute[Any]", value: Any) -> None:
-    other = field.metadata["at_least"]
-    least = getattr(instance, other)
-    if problem := order_problem(field.metadata["kind"], value, other, least):
+def _check_beside(instance: Any, field: "attrs.Attribute[Any]", value: Any) -> None:
+    problem = None
+    if other := field.metadata["at_least"]:
+        problem = order_problem(field.metadata["kind"], value, other, getattr(instance, other))
+    if other := field.metadata["instead_of"]:
+        problem = clash_problem(value, other, getattr(instance, other))
+    if problem:
         raise ConfigError(f"{kebab(field.name)}: {problem}")
 
 

@@ -1,16 +1,17 @@
 """What a setting takes: each kind reads a value, refuses a wrong one, and writes it back."""
 
 import abc
+import ipaddress
 import keyword
 import re
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import attrs
+from msgspec import UNSET
 
-from pgtasks.database_url import EXAMPLE_URL, masked_url
+from pgtasks.database_url import EXAMPLE_URL, masked_url, mistake_in
 from pgtasks.duration import format_duration, parse_duration, shown
 from pgtasks.errors import ConfigError, QueueNameError
 from pgtasks.nearest import nearest
@@ -96,11 +97,12 @@ class Switch(Kind):
 
 @attrs.frozen
 class Whole(Kind):
-    """A whole number between two bounds."""
+    """A whole number between two bounds; `zero` says what would become of none."""
 
     minimum: int
     maximum: int
     unit: str = ""
+    zero: str = ""
 
     @property
     def description(self) -> str:
@@ -111,7 +113,8 @@ class Whole(Kind):
         if isinstance(value, bool) or not isinstance(value, int):
             raise ConfigError(f"{shown(value)} is not a whole number; write {self._near(value)}")
         if value < self.minimum:
-            raise ConfigError(f"{value} is too small; write at least {self.minimum}")
+            why = f": {self.zero}" if value == 0 and self.zero else ""
+            raise ConfigError(f"{shown(value)} is too small{why}; write at least {self.minimum}")
         if value > self.maximum:
             raise ConfigError(f"{shown(value)} is too large; write at most {self.maximum}")
         return value
@@ -141,14 +144,7 @@ class Duration(Kind):
         return f"duration, {format_duration(self.minimum)} to {format_duration(self.maximum)}"
 
     def _read(self, value: object) -> timedelta:
-        length = parse_duration(value)
-        if length < self.minimum:
-            least = format_duration(self.minimum)
-            raise ConfigError(f'{shown(value)} is too short; write at least "{least}"')
-        if length > self.maximum:
-            most = format_duration(self.maximum)
-            raise ConfigError(f'{shown(value)} is too long; write at most "{most}"')
-        return length
+        return parse_duration(value, self.minimum, self.maximum)
 
     def _plain(self, value: Any) -> str:
         return format_duration(value)
@@ -189,6 +185,44 @@ class QueueName(Kind):
             raise ConfigError(str(error)) from None
 
 
+class Name(Kind):
+    """A name that people give to something of theirs."""
+
+    description = "name of 1 to 100 printable characters"
+
+    def _read(self, value: object) -> str:
+        if not isinstance(value, str) or not 0 < len(value) <= 100 or not value.isprintable():
+            raise ConfigError(f'{shown(value)} is not a {self.description}; write e.g. "shop"')
+        return value
+
+
+class Listen(Kind):
+    """An address to listen on: `127.0.0.1:9464`, `[::1]:9464`, or a port of this machine alone."""
+
+    description = "port, or address with port"
+
+    @staticmethod
+    def split(address: str) -> tuple[str, int]:
+        """The host and the port of an address that was read.
+
+        Example:
+            >>> Listen.split("[::1]:9464")
+            ('::1', 9464)
+        """
+        host, _, port = address.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    def _read(self, value: object) -> str:
+        text = value.strip() if isinstance(value, str) else value
+        if isinstance(text, int) and 0 < text < 65_536 and text is not True:
+            text = str(text)
+        address = _address(text) if isinstance(text, str) else None
+        if address is None:
+            advice = _listen_advice(text if isinstance(text, str) else "")
+            raise ConfigError(f"{shown(value)} is not an address and a port; {advice}")
+        return address
+
+
 class ModuleName(Kind):
     """The dotted name of a module, as `import` takes it."""
 
@@ -221,13 +255,14 @@ class Several(Kind):
 
     def _read(self, value: object) -> tuple[Any, ...]:
         if isinstance(value, str) or not isinstance(value, Sequence):
-            example = f"[{shown(value)}]" if isinstance(value, str) else 'e.g. ["a", "b"]'
+            parts = self._from_text(value) if isinstance(value, str) else None
+            example = f"[{', '.join(map(shown, parts))}]" if parts else 'e.g. ["a", "b"]'
             raise ConfigError(f"{shown(value)} is not a list; write {example}")
         if self.optional and not value:
             raise ConfigError("an empty list is not allowed here; name one, or remove the key")
         return tuple(dict.fromkeys(self.item.read(one) for one in value))
 
-    def _from_text(self, text: str) -> object:
+    def _from_text(self, text: str) -> list[str]:
         return [part.strip() for part in text.split(",") if part.strip()]
 
     def _plain(self, value: Any) -> list[Any]:
@@ -235,6 +270,41 @@ class Several(Kind):
 
     def _show(self, value: Any) -> str:
         return ", ".join(value)
+
+
+@attrs.frozen
+class Inherited(Kind):
+    """A kind of setting that, where nobody sets it, is as another key says.
+
+    That is `msgspec.UNSET`, in files and variables "inherit": None may be a value by itself.
+    """
+
+    kind: Kind
+    unit: str = attrs.field(init=False)
+
+    @unit.default
+    def _unit_of_kind(self) -> str:
+        return self.kind.unit
+
+    @property
+    def description(self) -> str:
+        """The kind, and the words that it takes too."""
+        none = ', "none"' if self.kind.optional else ""
+        return f'{self.kind.description}{none} or "inherit"'
+
+    def plain(self, value: Any) -> Any:
+        """A value as TOML holds it."""
+        return "inherit" if value is UNSET else self.kind.plain(value)
+
+    def show(self, value: Any) -> str:
+        """A value for people's eyes."""
+        return "inherit" if value is UNSET else self.kind.show(value)
+
+    def _read(self, value: object) -> Any:
+        return UNSET if value is UNSET or value == "inherit" else self.kind.read(value)
+
+    def _from_text(self, text: str) -> object:
+        return self.kind._from_text(text)  # noqa: SLF001 - one kind reads for another
 
 
 class Url(Kind):
@@ -250,11 +320,8 @@ class Url(Kind):
             what = f'"{scheme}://"' if re.fullmatch(r"[\w+.-]{1,40}", scheme) else "this"
             near = "postgresql://..." if scheme.startswith("postgres") else f"e.g. {EXAMPLE_URL}"
             raise ConfigError(f"{what} is not a Postgres URL; write {near}")
-        try:
-            urlsplit(value)
-        except ValueError:
-            hint = "in a user or password write [ ] / ? # @ as %5B %5D %2F %3F %23 %40"
-            raise ConfigError(f"this URL cannot be read; {hint}") from None
+        if hint := mistake_in(value):
+            raise ConfigError(f"this URL cannot be read; {hint}")
         return value
 
     def _show(self, value: Any) -> str:
@@ -263,3 +330,31 @@ class Url(Kind):
 
 def _is_importable(name: str) -> bool:
     return all(part.isidentifier() and not keyword.iskeyword(part) for part in name.split("."))
+
+
+def _address(text: str) -> str | None:
+    """An address with its port as they are written best; None when the text is none."""
+    host, _, port = text.rpartition(":")
+    if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65_536:
+        return None
+    bracketed = host.startswith("[") and host.endswith("]")
+    if host == "localhost" or (not host and text == port):
+        host = "127.0.0.1"
+    try:
+        known = ipaddress.ip_address(host[1:-1] if bracketed else host)
+    except ValueError:
+        return None
+    if bracketed != (known.version == 6):
+        return None
+    return f"[{known}]:{int(port)}" if bracketed else f"{known}:{int(port)}"
+
+
+def _listen_advice(text: str) -> str:
+    """The nearest address to what was probably meant, or the forms."""
+    text = text.lower().rpartition("://")[2]
+    host, _, port = text.partition("/")[0].rpartition(":")
+    host = {"*": "0.0.0.0", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - asked for
+    for near in (f"{host}:{port}", f"[{host}]:{port}"):
+        if _address(near):
+            return f'did you mean "{_address(near)}"?'
+    return 'write e.g. "127.0.0.1:9464", or "9464" for the same'

@@ -11,7 +11,7 @@ from pgtasks.message import Message, State, write_state
 from pgtasks.outcome import Discard, RetryLater, Snooze
 from pgtasks.policy import Policy
 from pgtasks.retry import Retry
-from pgtasks.safe_text import text_of
+from pgtasks.safe_text import bounded, text_of
 from pgtasks.short_traceback import short_traceback
 
 Outcome = Literal["done", "failed", "discarded", "undecodable", "crashed"]
@@ -35,6 +35,19 @@ class Settlement:
     state: str | None = None
     delay: timedelta = _NOW
     durable: bool = False
+
+
+@attrs.frozen
+class Ended:
+    """How one run of a message ended, for whoever watches a worker."""
+
+    message: Message
+    """As it was claimed."""
+    task: str | None
+    """The name of its task; None when the message says none."""
+    kind: Kind
+    error: BaseException | None = None
+    """What it ended with, if not by returning."""
 
 
 @attrs.frozen
@@ -110,6 +123,16 @@ def unknown_task(message: Message) -> Settlement:
     return _again(message, "put back", state, delay)
 
 
+def read_elsewhere(message: Message) -> Settlement:
+    """Settle a message that was read so often, by other programs it seems, that we must run it.
+
+    Its deliveries so far are put down to them: if it crashes its processes, more will follow.
+    """
+    state = message.state
+    state = attrs.evolve(state, elsewhere=state.elsewhere + message.unexplained + 1)
+    return _again(message, "put back", state, _NOW)
+
+
 def crashed(message: Message, reason: str, run: Run) -> Settlement:
     """Settle a message that brought its process down as often as is allowed."""
     return _archived(message, message.state, "crashed", run, 0, reason=reason)
@@ -120,7 +143,7 @@ def error_record(error: BaseException, attempt: int, worker: str) -> dict[str, A
     return {
         "attempt": attempt,
         "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "error": sanitize(describe_error(error), MAX_ERROR_CHARS),
+        "error": sanitize(bounded(describe_error(error), MAX_ERROR_CHARS), MAX_ERROR_CHARS),
         "traceback": sanitize(
             short_traceback(error, max_chars=MAX_TRACEBACK_CHARS), MAX_TRACEBACK_CHARS
         ),
@@ -166,7 +189,7 @@ def _archived(
         "worker": run.worker,
     }
     if reason:
-        more["reason"] = sanitize(reason, MAX_ERROR_CHARS)
+        more["reason"] = sanitize(bounded(reason, MAX_ERROR_CHARS), MAX_ERROR_CHARS)
     kind: Kind = "done" if outcome == "done" else "given up"
     stored = write_state(state.as_dict(**more))
     return Settlement(message, "archive", kind, state=stored, durable=durable)

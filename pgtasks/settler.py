@@ -17,6 +17,7 @@ from pgtasks.keeper import Keeper
 from pgtasks.lease import Lease
 from pgtasks.message import write_state
 from pgtasks.outage import Outage
+from pgtasks.pulse import Pulse
 from pgtasks.settlement import Settlement, describe_error
 from pgtasks.store import Store
 
@@ -57,6 +58,7 @@ class Settler:
     _board: Board | None
     _on_due: Callable[[str], None]
     """Called with a queue in which a message was made due again."""
+    _pulse: Pulse = attrs.field(factory=Pulse)
     counts: Counter[str] = attrs.field(factory=Counter, init=False)
     _line: Line = attrs.field(init=False)
     _pending: list[_Pending] = attrs.field(factory=list, init=False)
@@ -70,7 +72,7 @@ class Settler:
     """Set when it was closed and all is written."""
 
     def __attrs_post_init__(self) -> None:
-        self._line = Line(self._database, "settler", WORKER_SETTINGS)
+        self._line = Line(self._database, "settler", WORKER_SETTINGS, self._pulse)
 
     def put(self, lease: Lease, settlement: Settlement) -> None:
         """Settle a lease with the next batch."""
@@ -99,7 +101,9 @@ class Settler:
         """Write batches until closed and empty."""
         try:
             while self._pending or not self._closing:
+                self._pulse.rest()
                 await self._wake.wait()
+                self._pulse.promise(LINGER_SECONDS)
                 await self._linger()
                 batch, self._pending = self._pending[:LARGEST], self._pending[LARGEST:]
                 if not self._closing and not self._pending:
@@ -109,6 +113,7 @@ class Settler:
                     await self._write(group, members)
             self.ended.set()
         finally:
+            self._pulse.end()
             await self._line.close()
 
     def _put(self, pending: _Pending) -> None:
@@ -145,7 +150,9 @@ class Settler:
                     return
                 unsure = True
                 self._outage.report(error, queue=group.queue, messages=len(members))
-                await asyncio.sleep(backoff.next_seconds())
+                pause = backoff.next_seconds()
+                self._pulse.promise(pause)
+                await asyncio.sleep(pause)
                 members = [pending for pending in members if not self._dropped(pending)]
             else:
                 self._outage.over()

@@ -1,5 +1,6 @@
 """Store: the only module that speaks SQL, one method for each file in sql/."""
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -9,11 +10,29 @@ from typing import Any, Protocol
 import asyncpg
 import attrs
 
+from pgtasks.declaration import Declaration
+from pgtasks.errors import SchemaError
+from pgtasks.filter import Filter
 from pgtasks.queue_name import check_queue_name
+from pgtasks.stored_schedule import StoredSchedule
 
 Record = asyncpg.Record
 BEGINNING = datetime.min.replace(tzinfo=UTC)
 """Before every due moment, `-infinity` included."""
+
+Mark = tuple[str, int]
+"""A place in an archive: the moment a message ended, as text that Postgres wrote, and its number.
+As text, since Python cannot hold every moment that a row may bear."""
+OLDEST: Mark = ("-infinity", -(2**63))
+NEWEST: Mark = ("infinity", 2**63 - 1)
+
+# As the indexes of an archive have it, word for word: see sql/migrations/0003_retention.sql.
+_ENDED = {
+    True: "headers #>> '{pgtasks,outcome}'::text[] = 'done'",
+    False: "headers #>> '{pgtasks,outcome}'::text[] IS DISTINCT FROM 'done'",
+}
+
+_TEMPORARY = re.compile(r"pgtasks_(test|template)_[a-z0-9_]{1,40}", re.ASCII)
 
 
 class Executor(Protocol):
@@ -37,11 +56,40 @@ def statement(name: str) -> str:
 
 @cache
 def _on_queue(name: str, queue: str) -> str:
-    # The one place where a name becomes part of a statement; the rule for names leaves nothing
-    # in it that would need quoting, and it is quoted all the same.
+    # Here and below names become part of a statement; the rules for names leave nothing in them
+    # that would need quoting, and they are quoted all the same.
     check_queue_name(queue)
     text = statement(name)
     return text.replace("{q}", f'pgmq."q_{queue}"').replace("{a}", f'pgmq."a_{queue}"')
+
+
+def _on_databases(text: str, **names: str) -> str:
+    text = statement(text)
+    for placeholder, name in names.items():
+        # No other database is ever created, changed or dropped.
+        is_ours = _TEMPORARY.fullmatch(name) is not None
+        if not is_ours and (placeholder, name) != ("template", "template1"):
+            raise ValueError(f"{name!r} is no temporary database")
+        text = text.replace(f"{{{placeholder}}}", f'"{name}"')
+    return text
+
+
+@cache
+def _on_archive(name: str, queue: str, *, done: bool) -> str:
+    return _on_queue(name, queue).replace("{ended}", _ENDED[done])
+
+
+@attrs.frozen
+class Extension:
+    """A lease to be extended."""
+
+    message_id: int
+    delivery: int
+    length: timedelta
+    is_settling: bool = False
+    """Its settlement may have happened already: it is extended only if it has not."""
+    headers: str | None = None
+    """What it was claimed with."""
 
 
 @attrs.frozen
@@ -97,15 +145,10 @@ class Store:
         row: Record | None = await self.on.fetchrow(_on_queue("take", queue), message_id, delivery)
         return row
 
-    async def extend(
-        self,
-        queue: str,
-        message_ids: Sequence[int],
-        deliveries: Sequence[int],
-        lengths: Sequence[timedelta],
-    ) -> list[Record]:
+    async def extend(self, queue: str, leases: Sequence[Extension]) -> list[Record]:
         """Extend leases; say for each whether it was extended and whether it is still held."""
-        return await self.on.fetch(_on_queue("extend", queue), message_ids, deliveries, lengths)
+        columns = zip(*map(attrs.astuple, leases), strict=True)
+        return await self.on.fetch(_on_queue("extend", queue), *map(list, columns))
 
     async def complete(self, queue: str, message_ids: Sequence[int], delivery: int) -> list[int]:
         """Delete messages that are at this delivery; return the ids whose lease was still held."""
@@ -161,8 +204,23 @@ class Store:
     # Queues and what is in them
 
     async def create_queue(self, queue: str) -> bool:
-        """Create a queue unless it exists; tell whether it did not."""
-        created: bool = await self.on.fetchval(statement("create_queue"), check_queue_name(queue))
+        """Create a queue unless it exists; tell whether it did not.
+
+        Raises:
+            SchemaError: this role may not, or the schema is not there; says what to do.
+        """
+        text = statement("create_queue")
+        try:
+            created: bool = await self.on.fetchval(text, check_queue_name(queue))
+        except (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError) as error:
+            raise SchemaError(
+                "this database has no pgtasks schema; run `pgtasks db upgrade`"
+            ) from error
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise SchemaError(
+                f"there is no queue {queue!r}, and this role may not create it; run "
+                f"`pgtasks queue create {queue}` as a role that may"
+            ) from error
         return created
 
     async def queue_exists(self, queue: str) -> bool:
@@ -183,11 +241,12 @@ class Store:
         """Return what waits or is leased, the next due first."""
         return await self.on.fetch(_on_queue("list_messages", queue), limit, task)
 
-    async def list_archived(
-        self, queue: str, limit: int, task: str | None = None, outcome: str | None = None
-    ) -> list[Record]:
-        """Return what was archived, the latest first."""
-        return await self.on.fetch(_on_queue("list_archived", queue), limit, task, outcome)
+    async def list_archived(self, queue: str, limit: int, meant: Filter) -> list[Record]:
+        """Return what was archived and is meant, the latest first; by its number or id: nothing."""
+        return await self.on.fetch(
+            _on_queue("list_archived", queue),
+            limit, meant.task, meant.outcome, meant.since, meant.before, meant.error,
+        )  # fmt: skip
 
     async def find_message(
         self, queue: str, message_id: int | None, own_id: str | None
@@ -201,12 +260,203 @@ class Store:
         """Return which tasks the messages of a queue name."""
         return await self.on.fetch(_on_queue("task_names", queue), limit)
 
+    # Archives: of what is done, or of all else
+
+    async def find_archived(
+        self, queue: str, limit: int, meant: Filter, *, after: Mark, until: str
+    ) -> list[Record]:
+        """Return what is meant between a mark and a moment, the first archived first.
+
+        What is done is only found by a filter that asks for it.
+        """
+        return await self.on.fetch(
+            _on_archive("find_archived", queue, done=meant.means_done),
+            limit, *after, until, meant.task, meant.outcome, meant.since, meant.before, meant.error,
+            meant.numbers or None, meant.ids or None,
+        )  # fmt: skip
+
+    async def redrive(
+        self, queue: str, message_ids: Sequence[int], delay: timedelta, *, notify: bool
+    ) -> list[Record]:
+        """Put archived messages back; return the number of each before and now."""
+        text, told = _on_queue("redrive", queue), queue if notify else None
+        return await self.on.fetch(text, message_ids, delay, told)
+
+    async def moment_ago(self, length: timedelta) -> str:
+        """Return a moment of the past, as the text of a mark."""
+        moment: str = await self.on.fetchval(statement("moment_ago"), length)
+        return moment
+
+    async def archive_mark(
+        self, queue: str, before: Mark, skipped: int, *, done: bool
+    ) -> Mark | None:
+        """Return the mark with so many messages between it and a later one; None when too few."""
+        text = _on_archive("archive_mark", queue, done=done)
+        row = await self.on.fetchrow(text, *before, skipped)
+        return None if row is None else (row["archived_at"], row["msg_id"])
+
+    async def count_old(self, queue: str, until: Mark, *, done: bool) -> int:
+        """Count what was archived up to a mark."""
+        text = _on_archive("count_old", queue, done=done)
+        number: int = await self.on.fetchval(text, *until)
+        return number
+
+    async def prune_archive(
+        self, queue: str, limit: int, after: Mark, until: Mark, *, done: bool
+    ) -> Record:
+        """Delete the oldest that were archived between two marks."""
+        text = _on_archive("prune_archive", queue, done=done)
+        row: Record = await self.on.fetchrow(text, queue, *after, *until, limit)
+        return row
+
+    async def prune_fires(self, limit: int, kept: timedelta) -> int:
+        """Delete the oldest rows of the schedules' ledger; return how many."""
+        number: int = await self.on.fetchval(statement("prune_fires"), limit, kept)
+        return number
+
+    async def due_turns(self, what: Sequence[str], every: timedelta) -> list[str]:
+        """Return the turns that nobody has taken for so long."""
+        return [row[0] for row in await self.on.fetch(statement("due_turns"), what, every)]
+
+    async def take_turn(self, what: str, every: timedelta) -> bool:
+        """Take a turn; tell whether nobody else has."""
+        return await self.on.fetchrow(statement("take_turn"), what, every) is not None
+
+    # Schedules
+
+    async def declare_schedule(
+        self,
+        declared: Declaration,
+        queue: str,
+        *,
+        owner: str | None,
+        next_fire_at: datetime | None,
+        stale_after: timedelta | None = None,
+        paused: bool | None = None,
+    ) -> bool:
+        """Make or change a schedule; tell whether it was not left to another owner."""
+        rule = declared.schedule
+        row = await self.on.fetchrow(
+            statement("declare_schedule"),
+            declared.name, declared.task, queue, declared.args, rule.cron, rule.every,
+            rule.timezone, rule.jitter, rule.misfire, rule.catch_up_limit, rule.overlap,
+            paused, owner, next_fire_at, stale_after,
+        )  # fmt: skip
+        return row is not None
+
+    async def see_schedules(self, names: Sequence[str], owners: Sequence[str]) -> list[str]:
+        """Say that schedules are still declared; return those that are there."""
+        rows = await self.on.fetch(statement("see_schedules"), names, owners)
+        return [row[0] for row in rows]
+
+    async def clean_schedules(
+        self, owners: Sequence[str], declared: Sequence[str], stale_after: timedelta
+    ) -> list[str]:
+        """Delete what nobody declares any more, of these owners; return the names."""
+        rows = await self.on.fetch(statement("clean_schedules"), owners, declared, stale_after)
+        return [row[0] for row in rows]
+
+    async def coming_schedules(
+        self, declared: Sequence[str], tasks: Sequence[str], without: Sequence[str], limit: int
+    ) -> list[Record]:
+        """Return the schedules that fire next and that a worker may fire."""
+        text = statement("coming_schedules")
+        return await self.on.fetch(text, declared, tasks, without, limit)
+
+    async def fire(
+        self,
+        known: StoredSchedule,
+        tick: datetime,
+        next_fire_at: datetime | None,
+        message: tuple[str, str] | None,
+        jitter: timedelta,
+        *,
+        notify: bool,
+    ) -> Record | None:
+        """Fire one tick, with this body and these headers; None when it was not ours to fire.
+
+        Raises:
+            asyncpg.UniqueViolationError: the ledger has this tick.
+        """
+        body, headers = message or (None, None)
+        row: Record | None = await self.on.fetchrow(
+            _on_queue("fire", known.queue),
+            known.name, known.revision, known.next_fire_at, known.last_message_id, tick,
+            next_fire_at, body, headers, known.queue, jitter, notify,
+        )  # fmt: skip
+        return row
+
+    async def pass_ticks(self, known: StoredSchedule, next_fire_at: datetime | None) -> None:
+        """Let ticks pass without firing."""
+        text = statement("pass_ticks")
+        await self.on.fetch(text, known.name, known.revision, known.next_fire_at, next_fire_at)
+
+    async def trigger_schedule(
+        self, known: StoredSchedule, body: str, headers: str, *, notify: bool
+    ) -> int | None:
+        """Send a schedule's message now; return its number, None when the schedule is gone."""
+        text = _on_queue("trigger_schedule", known.queue)
+        number: int | None = await self.on.fetchval(
+            text, known.name, body, headers, known.queue, notify
+        )
+        return number
+
+    async def list_schedules(self) -> list[Record]:
+        """Return all schedules by name."""
+        return await self.on.fetch(statement("list_schedules"))
+
+    async def find_schedule(self, name: str) -> Record | None:
+        """Return the schedule of this name."""
+        row: Record | None = await self.on.fetchrow(statement("find_schedule"), name)
+        return row
+
+    async def pause_schedule(self, name: str) -> None:
+        """Let a schedule fire no more."""
+        await self.on.fetch(statement("pause_schedule"), name)
+
+    async def resume_schedule(self, known: StoredSchedule, next_fire_at: datetime | None) -> None:
+        """Let a paused schedule fire again."""
+        text = statement("resume_schedule")
+        await self.on.fetch(text, known.name, known.revision, next_fire_at)
+
+    async def remove_schedule(self, name: str, stale_after: timedelta) -> bool:
+        """Delete a schedule unless running workers declare it; tell whether it is gone."""
+        text = statement("remove_schedule")
+        return await self.on.fetchval(text, name, stale_after) is not None
+
+    async def list_fires(self, name: str, limit: int) -> list[Record]:
+        """Return the latest ticks of a schedule that were fired."""
+        return await self.on.fetch(statement("list_fires"), name, limit)
+
+    async def is_waiting(self, queue: str, message_id: int) -> bool:
+        """Tell whether a message is still in its queue, waiting or leased."""
+        waits: bool = await self.on.fetchval(_on_queue("is_waiting", queue), message_id)
+        return waits
+
+    async def now(self) -> datetime:
+        """Return the time by the clock that decides."""
+        moment: datetime = await self.on.fetchval(statement("now"))
+        return moment
+
     # The server and the schema
 
     async def server_facts(self) -> Record:
         """Return what is to be known of the server."""
         row: Record = await self.on.fetchrow(statement("server_facts"))
         return row
+
+    async def server_limits(self) -> Record:
+        """Return what of the server may get into a worker's way."""
+        row: Record = await self.on.fetchrow(statement("server_limits"))
+        return row
+
+    async def horizon_holders(self, limit: int) -> list[Record]:
+        """Return what keeps old row versions from being removed, the oldest first."""
+        return await self.on.fetch(statement("horizon_holders"), limit)
+
+    async def table_health(self) -> list[Record]:
+        """Return how our tables are doing, those with the most dead rows first."""
+        return await self.on.fetch(statement("table_health"))
 
     async def applied_migrations(self) -> list[int]:
         """Return the numbers of the migrations this database has."""
@@ -215,3 +465,43 @@ class Store:
     async def record_migration(self, version: int, name: str) -> None:
         """Remember that a migration was applied."""
         await self.on.fetch(statement("record_migration"), version, name)
+
+    # For tests
+
+    async def unfinished(self, queues: Sequence[str], since: datetime) -> int:
+        """Count what is due in any of the queues, or was claimed since then and runs.
+
+        In one statement, and so at one moment: what a message defers before it ends, into
+        whichever queue, is never missed.
+        """
+        texts = [f"({_on_queue('unfinished', queue)})" for queue in queues]
+        return sum(row[0] for row in await self.on.fetch("\nUNION ALL\n".join(texts), since))
+
+    async def hasten(self, queue: str, but: Sequence[int]) -> int:
+        """Make due what is due later and not leased, but for these; return how many."""
+        return len(await self.on.fetch(_on_queue("hasten", queue), but))
+
+    async def temporary_databases(self) -> list[Record]:
+        """Return what there is of temporary databases and templates; see the statement."""
+        return await self.on.fetch(statement("temporary_databases"))
+
+    async def lock_templates(self) -> None:
+        """Be the only one to make a template, until the end of the transaction."""
+        await self.on.fetch(statement("lock_templates"))
+
+    async def create_database(self, name: str, template: str) -> None:
+        """Create a database as a copy of another."""
+        await self.on.fetch(_on_databases("create_database", name=name, template=template))
+
+    async def close_database(self, name: str) -> None:
+        """Let nobody connect to a database any more."""
+        await self.on.fetch(_on_databases("close_database", name=name))
+
+    async def rename_database(self, name: str, template: str) -> None:
+        """Give a database another name."""
+        await self.on.fetch(_on_databases("rename_database", name=name, template=template))
+
+    async def drop_database(self, name: str, *, in_use: bool) -> None:
+        """Drop a database, if it exists; `in_use`: even if somebody is connected to it."""
+        text = "drop_database" if in_use else "drop_unused_database"
+        await self.on.fetch(_on_databases(text, name=name))

@@ -1,6 +1,7 @@
 """Supervisor: the process behind `pgtasks worker`. It keeps children running, and ends them.
 
 It runs none of the user's code, so that nothing of it can bring it down.
+Every second it says how the worker is.
 """
 
 import asyncio
@@ -9,7 +10,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing, suppress
 from time import monotonic
 
@@ -25,9 +27,14 @@ from pgtasks.child import BOARD_VARIABLE, SOCKET_VARIABLE, STOP_SIGNALS, WATCHDO
 from pgtasks.config import Config
 from pgtasks.connection import is_transient
 from pgtasks.database import Database, open_database
-from pgtasks.errors import DatabaseError, PgtasksError
+from pgtasks.database_url import masked_url
+from pgtasks.errors import ConfigError, DatabaseError, PgtasksError
 from pgtasks.events import Events
+from pgtasks.health import Health, Problem, judge
+from pgtasks.health import Process as ProcessHealth
+from pgtasks.health_teller import HealthTeller
 from pgtasks.layers import Loaded
+from pgtasks.plan import ALONE, Place
 from pgtasks.recovery import Recovery, cause_of_death
 
 log = Events("pgtasks.supervisor")
@@ -36,6 +43,8 @@ START_SECONDS = 30.0
 """How long a database that cannot be reached is waited for at the start."""
 KILL_SECONDS = WATCHDOG_SECONDS + 0.5
 """How long after its grace a child that still lives is killed."""
+LAST_SECONDS = 0.4
+"""How long it may take, once told to stop, to free what a dead child held: leases run out too."""
 SAME_SIGNAL_SECONDS = 0.2
 """Signals that follow so closely are one."""
 QUARANTINES = 2
@@ -51,17 +60,48 @@ class _Child:
     started_at: float = attrs.field(factory=monotonic)
     is_ready: bool = False
     error: str | None = None
+    is_usage: bool = False
+    """Its error is one of the settings."""
+    is_database: bool = False
+    """Its error is one of the database."""
     heard_out: anyio.Event = attrs.field(factory=anyio.Event)
     is_ending: bool = False
     """It said that it ends on purpose."""
 
-    def tell(self, what: str) -> None:
+    def tell(self, what: str, **more: str) -> None:
         with suppress(OSError):
-            self.link.sendall(to_line({"do": what}))
+            self.link.sendall(to_line({"do": what, **more}))
 
     def kill(self) -> None:
         with suppress(ProcessLookupError):
             self.process.kill()
+
+
+@attrs.define(eq=False)
+class _Seat:
+    """One of the configured processes, whichever child it is at the time."""
+
+    number: int
+    child: _Child | None = None
+    lent: Counter[str] = attrs.field(factory=Counter)
+    """By queue: how many of its slots are left to messages that run alone."""
+    vacant_since: float = attrs.field(factory=monotonic)
+    """Since when no child has been ready in it, when none is."""
+
+    def leave(self, child: _Child) -> None:
+        """Note that its child has ended."""
+        self.child = None
+        # One that the database kept from starting has done what it could.
+        if child.is_ready or child.is_database:
+            self.vacant_since = monotonic()
+
+    def health(self) -> ProcessHealth:
+        """What is known of its child."""
+        vacant_seconds = monotonic() - self.vacant_since
+        if self.child is None:
+            return ProcessHealth(None, False, vacant_seconds)
+        child, readings = self.child, self.child.board.pulses.read()
+        return ProcessHealth(child.process.pid, child.is_ready, vacant_seconds, readings)
 
 
 @attrs.define(eq=False)
@@ -70,6 +110,8 @@ class Supervisor:
 
     _loaded: Loaded
     _queues: tuple[str, ...] | None = None
+    _began_at: float = attrs.field(factory=monotonic, init=False)
+    _seats: list[_Seat] = attrs.field(factory=list, init=False)
     _children: set[_Child] = attrs.field(factory=set, init=False)
     _database: Database = attrs.field(init=False)
     _recovery: Recovery = attrs.field(init=False)
@@ -77,7 +119,7 @@ class Supervisor:
     _signals: int = attrs.field(default=0, init=False)
     _stopping: anyio.Event = attrs.field(factory=anyio.Event, init=False)
     _hurried: anyio.Event = attrs.field(factory=anyio.Event, init=False)
-    _failure: str | None = attrs.field(default=None, init=False)
+    _failure: PgtasksError | None = attrs.field(default=None, init=False)
     """Why no child could be started."""
     _code: int = attrs.field(default=exit_codes.OK, init=False)
     _quarantines: anyio.Semaphore = attrs.field(
@@ -99,6 +141,28 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._on_signal, number)
+        teller = HealthTeller(self._loaded, self.health)
+        await teller.start()
+        try:
+            return await self._supervise()
+        finally:
+            teller.close()
+
+    def health(self) -> Health:
+        """How the worker is."""
+        seconds = monotonic() - self._began_at
+        if self._stopping.is_set():
+            return Health((Problem("stopping", 0.0),))
+        if not self._seats:  # the database is waited for, or its schema upgraded
+            return Health((Problem("starting", seconds),))
+        limits = self._config.worker.health
+        return judge(
+            [seat.health() for seat in self._seats],
+            stale_after=limits.stale_after.total_seconds(),
+            start_within=limits.start_within.total_seconds(),
+        )
+
+    async def _supervise(self) -> int:
         database = await self._open()
         if database is None:
             return self._code
@@ -108,14 +172,15 @@ class Supervisor:
             async with anyio.create_task_group() as beside:
                 beside.start_soon(self._end_in_time)
                 async with anyio.create_task_group() as self._group:
-                    for _ in range(self._config.worker.processes):
-                        self._group.start_soon(self._keep_one)
+                    self._seats = [_Seat(n) for n in range(self._config.worker.processes)]
+                    for seat in self._seats:
+                        self._group.start_soon(self._keep_one, seat)
                 beside.cancel_scope.cancel()
         finally:
             await self._recovery.close()
             database.close()
         if self._failure is not None:
-            raise PgtasksError(self._failure)
+            raise self._failure
         log.info("stopped", code=self._code)
         return self._code
 
@@ -127,7 +192,7 @@ class Supervisor:
         while not self._stopping.is_set():
             database = await open_database(self._loaded)
             try:
-                await database.prepare(install=self._config.worker.install.enable)
+                tls = await database.prepare(install=self._config.worker.install.enable)
             except DatabaseError as error:
                 database.close()
                 cause = error.__cause__
@@ -135,6 +200,7 @@ class Supervisor:
                     raise
                 await self._wait_a_little(error, backoff.next_seconds())
             else:
+                log.info("database ready", database=masked_url(database.config.url or ""), tls=tls)
                 return database
         return None
 
@@ -146,17 +212,19 @@ class Supervisor:
 
     # Keeping children
 
-    async def _keep_one(self) -> None:
-        """Keep one place filled: run a child, and another when it died."""
+    async def _keep_one(self, seat: _Seat) -> None:
+        """Keep one seat filled: run a child, and another when it died."""
         backoff = Backoff(longest_seconds=10.0, first_seconds=0.2)
         has_started = False
         while not self._stopping.is_set():
-            child, code = await self._run_child(())
+            child, code, suspects = await self._run_child(seat, ())
+            if suspects:
+                self._isolate(seat, suspects)
             has_started = has_started or child.is_ready
             if self._stopping.is_set():
                 return
             if child.error is not None and not has_started:
-                self._fail(child.error)
+                self._fail(child.error, is_usage=child.is_usage)
                 return
             self._note_death(child, code)
             if monotonic() - child.started_at > LONG_ENOUGH_SECONDS:
@@ -164,14 +232,19 @@ class Supervisor:
             with anyio.move_on_after(backoff.next_seconds()):
                 await self._stopping.wait()
 
-    async def _run_child(self, alone: Sequence[Entry]) -> tuple[_Child, int]:
-        child = await self._start(alone)
+    async def _run_child(
+        self, seat: _Seat, alone: Sequence[Entry]
+    ) -> tuple[_Child, int, list[Entry]]:
+        """Run a child to its end; return it, its exit code, and what may have ended it."""
+        child = await self._start(seat, alone)
         self._children.add(child)
+        if not alone:
+            seat.child = child
         try:
             if self._stopping.is_set():  # told while this one was being started
                 child.tell("stop" if self._signals == 1 else "cancel")
             async with anyio.create_task_group() as beside:
-                beside.start_soon(self._hear, child)
+                beside.start_soon(self._hear, seat, child)
                 code = await child.process.wait()
                 # It may have said its last words a moment ago: they are read to the end.
                 with anyio.move_on_after(1):
@@ -179,10 +252,11 @@ class Supervisor:
                 beside.cancel_scope.cancel()
         finally:
             self._children.discard(child)
-        await self._clear_up(child, code, is_alone=bool(alone))
-        return child, code
+            if seat.child is child:
+                seat.leave(child)
+        return child, code, await self._clear_up(child, code, is_alone=bool(alone))
 
-    async def _start(self, alone: Sequence[Entry]) -> _Child:
+    async def _start(self, seat: _Seat, alone: Sequence[Entry]) -> _Child:
         ours, theirs = socket.socketpair()
         board = Board.create()
         environment = os.environ | {
@@ -191,7 +265,7 @@ class Supervisor:
         }
         with closing(theirs):
             process = await self._spawn(environment, (theirs.fileno(), board.fd))
-        ours.sendall(to_line(self._assignment(alone)))
+        ours.sendall(to_line(self._assignment(seat, alone)))
         return _Child(process, board, ours)
 
     async def _spawn(self, environment: Mapping[str, str], fds: tuple[int, ...]) -> Process:
@@ -212,17 +286,20 @@ class Supervisor:
             finally:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
-    def _assignment(self, alone: Sequence[Entry]) -> Assignment:
+    def _assignment(self, seat: _Seat, alone: Sequence[Entry]) -> Assignment:
         server = self._database.server
+        place = Place(seat.number, self._config.worker.processes)
         return Assignment(
             tasks=self._config.worker.tasks,
             config=attrs.evolve(self._config, database=self._database.config),
             queues=self._queues,
             embedded_folder=None if server is None else str(self._loaded.project_folder),
             alone=tuple(alone),
+            place=ALONE if alone else place,
+            lent={} if alone else dict(seat.lent),
         )
 
-    async def _hear(self, child: _Child) -> None:
+    async def _hear(self, seat: _Seat, child: _Child) -> None:
         reader, writer = await asyncio.open_connection(sock=child.link.dup())
         try:
             while line := await reader.readline():
@@ -231,18 +308,20 @@ class Supervisor:
                         child.is_ready = True
                     case {"is": "ending"}:
                         child.is_ending = True
-                    case {"is": "failed", "error": str(error)}:
-                        child.error = error
+                    case {"is": "failed", "error": str(error), "is_usage": bool(is_usage),
+                          "is_database": bool(is_database)}:  # fmt: skip
+                        child.error, child.is_usage = error, is_usage
+                        child.is_database = is_database
                     case {"is": "suspect", "queue": queue, "message_id": id_, "delivery": number}:
-                        self._group.start_soon(self._quarantine, [Entry(queue, id_, number, True)])
+                        self._isolate(seat, [Entry(queue, id_, number, True)])
         except ConnectionError:
             pass
         finally:
             child.heard_out.set()
             writer.close()
 
-    def _fail(self, error: str) -> None:
-        self._failure = self._failure or error
+    def _fail(self, error: str, *, is_usage: bool) -> None:
+        self._failure = self._failure or (ConfigError if is_usage else PgtasksError)(error)
         self._stopping.set()
         for child in self._children:
             child.tell("cancel")
@@ -256,8 +335,8 @@ class Supervisor:
 
     # What a dead child held
 
-    async def _clear_up(self, child: _Child, code: int, *, is_alone: bool) -> None:
-        """Free what a dead child held; what it ran when it died on its own account is suspect."""
+    async def _clear_up(self, child: _Child, code: int, *, is_alone: bool) -> list[Entry]:
+        """Free what a dead child held; return what it ran when it died on its own account."""
         entries = child.board.entries()
         child.board.close()
         child.link.close()
@@ -268,20 +347,46 @@ class Supervisor:
             suspects = await self._recovery.prove(suspects, code)
             suspects, rest = suspects + [e for e in rest if died], [e for e in rest if not died]
         if rest:
-            await self._recovery.give_back(rest)
-        if suspects:
-            self._group.start_soon(self._quarantine, suspects)
+            await self._give_back(rest)
         if self._signals and code != exit_codes.OK and self._code == exit_codes.OK:
             self._code = exit_codes.UNSETTLED
+        return suspects
 
-    async def _quarantine(self, suspects: Sequence[Entry]) -> None:
-        """Run messages one by one in a child of their own."""
-        async with self._quarantines:
-            if self._stopping.is_set():
-                await self._recovery.give_back(suspects)
-                return
-            log.warning("running suspects alone", messages=len(suspects))
-            await self._run_child(suspects)
+    async def _give_back(self, entries: Sequence[Entry]) -> None:
+        """Free what a dead child held; while stopping, not for longer than a stop may take."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._hurry, group.cancel_scope)
+            await self._recovery.give_back(entries)
+            group.cancel_scope.cancel()
+
+    async def _hurry(self, scope: anyio.CancelScope) -> None:
+        await self._stopping.wait()
+        await anyio.sleep(LAST_SECONDS)
+        scope.cancel()
+
+    def _isolate(self, seat: _Seat, suspects: Sequence[Entry]) -> None:
+        """Have messages run alone; where slots are counted, in a slot that is empty meanwhile."""
+        configured = self._config.worker.queue_config
+        counted = {queue for queue, own in configured.items() if own.total_concurrency is not None}
+        lent = counted & {suspect.queue for suspect in suspects}
+        seat.lent.update(lent)
+        self._group.start_soon(self._quarantine, seat, suspects, lent)
+
+    async def _quarantine(
+        self, seat: _Seat, suspects: Sequence[Entry], lent: Collection[str]
+    ) -> None:
+        """Run messages one by one in a child of their own, and once more those that ended it."""
+        while suspects:
+            async with self._quarantines:
+                if self._stopping.is_set():
+                    await self._give_back(suspects)
+                    return
+                log.warning("running suspects alone", messages=len(suspects))
+                _, _, suspects = await self._run_child(seat, suspects)
+        for queue in lent:
+            seat.lent[queue] -= 1
+            if seat.child is not None:
+                seat.child.tell("take back", queue=queue)
 
     # Stopping
 

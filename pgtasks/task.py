@@ -10,13 +10,16 @@ from pgtasks.client import Call, current_client
 from pgtasks.codec import encode_plain
 from pgtasks.config import Ending
 from pgtasks.context import current_message
+from pgtasks.declaration import Declaration
 from pgtasks.errors import ArgumentError, TaskDefinitionError
 from pgtasks.message import Handle
 from pgtasks.options import Options
 from pgtasks.outcome import Delay
 from pgtasks.policy import UNSET, TaskSettings, _Unset
+from pgtasks.schedule import Schedule
 from pgtasks.signature import Signature
 from pgtasks.store import Executor
+from pgtasks.stored_schedule import StoredSchedule
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,6 +51,10 @@ class Task(Generic[P, R]):
     settings: TaskSettings
     signature: Signature
     is_async: bool
+    package: str = ""
+    """The package whose code it is: the owner of its schedules."""
+    schedules: tuple[Declaration, ...] = ()
+    """When it is sent by itself, as its code says."""
     _options: Options = attrs.field(factory=Options)
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -144,6 +151,30 @@ class Task(Generic[P, R]):
             ),
         )
 
+    async def schedule(
+        self, schedule: Schedule, /, *args: P.args, **kwargs: P.kwargs
+    ) -> StoredSchedule:
+        """Make a schedule at run time that sends this task, or change the one of its name.
+
+        It is kept in the database, and fired by any worker that knows the task.
+
+        Raises:
+            ArgumentError: the arguments do not fit the function, or cannot travel as JSON.
+            DuplicateScheduleError: the code of a program declares a schedule of this name.
+            NotConnectedError: no client is open.
+            DatabaseUnreachable: the database was not reached, or did not answer in time.
+
+        Example:
+            ```python
+            weekly = Schedule("report-42", cron="0 9 * * MON", timezone="Europe/Berlin")
+            await send_report.schedule(weekly, customer=42)
+            ```
+        """
+        client = current_client()
+        declared = declared_call(self.name, self.signature, schedule, args, kwargs)
+        queue = schedule.queue or self._options.queue or self.settings.queue
+        return await client.schedules.set(declared, queue or client.config.task.queue)
+
     def _encoded(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
         return self.signature.encode(tuple(args), dict(kwargs))
 
@@ -170,6 +201,24 @@ class Task(Generic[P, R]):
         return self._options.call(self.name, self.settings.queue, encoded)
 
 
+def declared_call(
+    task: str,
+    signature: Signature,
+    schedule: Schedule,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+) -> Declaration:
+    """Return a schedule with the call that it makes.
+
+    Raises:
+        ArgumentError: the arguments do not fit the function, or are given in two places.
+    """
+    if (args or kwargs) and (schedule.args or schedule.kwargs):
+        raise ArgumentError(f"schedule {schedule.name!r} has arguments already; give them once")
+    encoded = signature.encode((*schedule.args, *args), {**schedule.kwargs, **(kwargs or {})})
+    return Declaration(schedule, task, encoded.decode())
+
+
 @attrs.frozen
 class NamedTask:
     """A task of another program, known only by its name; its arguments are plain JSON.
@@ -192,6 +241,13 @@ class NamedTask:
         """Do what `defer` does, from code without an event loop."""
         [handle] = current_client().send_sync(self._call(encode_plain(args, kwargs)))
         return handle
+
+    async def schedule(self, schedule: Schedule, /, *args: Any, **kwargs: Any) -> StoredSchedule:
+        """Make a schedule at run time, or change the one of its name, as `Task.schedule` does."""
+        client = current_client()
+        declared = Declaration(schedule, self.name, encode_plain(args, kwargs).decode())
+        queue = schedule.queue or self._options.queue or self.queue
+        return await client.schedules.set(declared, queue or client.config.task.queue)
 
     def options(
         self,

@@ -66,7 +66,7 @@ _HEAD: Final = """\
 """
 _SET: Final = {"worker.tasks": ["tasks"]}
 _EXAMPLES: Final = {"database.url": EXAMPLE_URL, "worker.queues": ["default", "emails"]}
-_EXAMPLE_QUEUE: Final = {"concurrency": 4, "weight": 2}
+_EXAMPLE_QUEUE: Final = {"concurrency": 4, "weight": 2, "done-for": "1d", "failed-for": "none"}
 
 
 def settings_text() -> str:
@@ -131,7 +131,7 @@ def _key(field: Field) -> Iterator[str]:
 def _queue_key(field: Field) -> Iterator[str]:
     """With "# " before each line: without it the whole example is TOML."""
     yield f"# # {field.doc}"
-    yield f"# {_pair(field, _EXAMPLE_QUEUE[field.name])}"
+    yield f"# {_pair(field, _EXAMPLE_QUEUE.get(field.name, field.kind.plain(field.default)))}"
 
 
 def _pair(field: Field, value: Any) -> str:

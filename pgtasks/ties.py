@@ -17,7 +17,7 @@ from pgtasks.errors import LeaseLost
 from pgtasks.message import Message
 from pgtasks.settlement import Run
 from pgtasks.settler import Settler
-from pgtasks.store import Store
+from pgtasks.store import Extension, Store
 
 
 @attrs.frozen
@@ -48,12 +48,11 @@ class WorkerTies:
     async def extend(self, context: Context, length: timedelta) -> None:
         """Extend the lease of the context's message now; waits while somebody looks at its row."""
         message, asked_at = context.message, monotonic()
-        ids, deliveries = [message.message_id], [message.delivery]
+        extension = Extension(message.message_id, message.delivery, length)
         async with self._connection() as connection:
             with anyio.fail_after(CALL_SECONDS):
                 while True:
-                    store = Store(connection)
-                    [row] = await store.extend(message.queue, ids, deliveries, [length])
+                    [row] = await Store(connection).extend(message.queue, [extension])
                     if not row["held"]:
                         raise LeaseLost(_lost_text(message))
                     if row["extended"]:

@@ -34,6 +34,10 @@ def parse(text: str, name: str) -> dict[str, Any]:
         raise ConfigError(f"{name}:{at}: this is not TOML: {message}") from None
     except RecursionError:
         raise ConfigError(f"{name}: values are nested too deep; write fewer brackets") from None
+    except ValueError:  # more digits than Python reads; it does not say where
+        digits = re.search(r"[0-9_]{1000,}", text)
+        line = text.count("\n", 0, digits.start()) + 1 if digits else 1
+        raise ConfigError(f"{name}:{line}: this number is too long; write a smaller one") from None
 
 
 def edit(file: Path, path: tuple[str, ...], value: Any, *, secret: bool) -> None:
@@ -43,7 +47,7 @@ def edit(file: Path, path: tuple[str, ...], value: Any, *, secret: bool) -> None
         file: made when it does not exist.
         path: the key, below the tables it stands in; they are made too.
         value: as TOML holds it.
-        secret: whether nobody else may read a file that is made here.
+        secret: whether nobody else may read the file from now on.
 
     Raises:
         ConfigError: the file is not TOML, cannot be written, or has a value where a table is meant.
@@ -88,7 +92,9 @@ def _edited(text: str, path: tuple[str, ...], value: Any) -> str:
 def _replace(file: Path, text: str, *, secret: bool) -> None:
     """Put the new text in the file's place at once, so that no crash leaves half of it."""
     file = file.resolve()
-    mode = stat.S_IMODE(file.stat().st_mode) if file.exists() else 0o600 if secret else 0o644
+    mode = stat.S_IMODE(file.stat().st_mode) if file.exists() else 0o644
+    if secret:
+        mode &= 0o700
     new = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         new.touch(mode=0o600)

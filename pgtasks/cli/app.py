@@ -7,19 +7,37 @@ from cyclopts import App, Group, Parameter
 
 import pgtasks
 from pgtasks import exit_codes
-from pgtasks.cli import config, db, defer, demo, doctor, init, message, queue, worker
+from pgtasks.cli import (
+    archive,
+    config,
+    db,
+    defer,
+    demo,
+    doctor,
+    explain,
+    health,
+    init,
+    message,
+    queue,
+    schedule,
+    worker,
+)
 from pgtasks.cli.failure import report
 from pgtasks.cli.help import DATABASE, MESSAGES, OTHER, PROJECT, RUN, HelpPage
 from pgtasks.cli.output import make_safe
 
 _COMMANDS: tuple[App | tuple[Group, Callable[..., object]], ...] = (
     (RUN, worker.worker),
+    (RUN, health.health),
     (RUN, demo.demo),
     (PROJECT, init.init),
     config.app,
+    explain.app,
     (MESSAGES, defer.defer),
     queue.app,
     message.app,
+    archive.app,
+    schedule.app,
     db.app,
     (DATABASE, doctor.doctor),
 )

@@ -2,19 +2,22 @@
 
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
-from typing import Any, Final, Literal
+from datetime import datetime, timedelta
+from typing import Any, Final
 from uuid import uuid4
 
 import anyio
-import attrs
 
 from pgtasks import migrate
+from pgtasks.cli import dangers
+from pgtasks.cli.finding import Check, Finding, Patient
 from pgtasks.cli.options import Source
 from pgtasks.cli.output import span
 from pgtasks.cli.queue import counted
 from pgtasks.cli.session import Session, explained
+from pgtasks.connection import protection
 from pgtasks.database import Database, open_database
 from pgtasks.database_url import masked_url
 from pgtasks.duration import format_duration
@@ -27,44 +30,12 @@ from pgtasks.tasks_import import import_tasks
 
 OLD_SECONDS: Final = 300.0
 """A message that has been due for so long should have been run."""
+OVERDUE: Final = timedelta(minutes=1)
+"""A tick that has been due for so long should have been fired."""
 CLOCK_SECONDS: Final = 5.0
 LISTEN_SECONDS: Final = 2.0
 MOST_TASKS: Final = 1_000
 MOST_UNKNOWN: Final = 20
-
-
-@attrs.frozen
-class Finding:
-    """What one check found.
-
-    Attributes:
-        check: which one; always the same word.
-        level: "fail" when tasks cannot run, "warn" when they may not run as meant.
-        text: what is so.
-        next_step: what to do about it, or None.
-    """
-
-    check: str
-    level: Literal["ok", "warn", "fail"]
-    text: str
-    next_step: str | None = None
-
-
-@attrs.frozen
-class Patient:
-    """What the checks of a database look at."""
-
-    session: Session
-    facts: Any
-    """What the server says of itself; see sql/server_facts.sql."""
-    clock_difference: float
-    """Seconds that its clock is ahead of ours."""
-    round_trip: float
-    counts: list[dict[str, Any]] = attrs.field(factory=list)
-    """How much is in each queue."""
-
-
-Check = Callable[[Patient], Awaitable[Sequence[Finding]]]
 
 
 def examine(source: Source, modules: Sequence[str]) -> list[Finding]:
@@ -177,10 +148,19 @@ async def connection(at: Patient) -> Sequence[Finding]:
     url = masked_url(database.config.url or "")
     if server is None:
         origin = at.session.loaded.origins["database.url"]
-        return [Finding("connection", "ok", f"{url} (from {origin})")]
+        return [Finding("connection", "ok", f"{url} (from {origin})"), *_unprotected(at)]
     text = f"embedded Postgres {server.version}, as no database is configured\n"
     text += f"data in {server.data_folder}\nprograms in {server.binaries}\n{url}"
     return [Finding("connection", "ok", text)]
+
+
+def _unprotected(at: Patient) -> Iterator[Finding]:
+    """Say when what passes, and perhaps the password, can be read or changed on the way."""
+    tls = protection(at.session.connection)
+    if tls in {"none", "require"}:
+        text = "in the clear" if tls == "none" else "encrypted, but the server did not prove itself"
+        step = "set database.require-tls = true, and sslrootcert=FILE in the URL"
+        yield Finding("connection", "warn", f"over a network, {text} (tls: {tls})", step)
 
 
 async def server_version(at: Patient) -> Sequence[Finding]:
@@ -297,6 +277,26 @@ def _in_words(count: dict[str, Any]) -> str:
     )
 
 
+async def schedules(at: Patient) -> Sequence[Finding]:
+    """A schedule that is overdue says that no worker fires it."""
+    now = await at.session.store.now()
+    rows = [row for row in await at.session.store.list_schedules() if not row["is_paused"]]
+    late = [row for row in rows if row["next_fire_at"] and now - row["next_fire_at"] > OVERDUE]
+    if not late:
+        return [Finding("schedules", "ok", f"{_number(len(rows), 'schedule')}, none overdue")]
+    return [_of_schedule(row, now) for row in late[:MOST_UNKNOWN]]
+
+
+def _of_schedule(row: Any, now: datetime) -> Finding:
+    age = span((now - row["next_fire_at"]).total_seconds())
+    text = f"{row['name']}: its tick has been due for {age}, and no worker fired it"
+    if row["owner"] is None:
+        step = f"start a worker that knows the task {row['task'][:200]}"
+        return Finding("schedules", "warn", text, step)
+    step = f"start a worker of {row['owner']} that declares it; or `pgtasks schedule pause`"
+    return Finding("schedules", "warn", text, step)
+
+
 async def unknown_tasks(at: Patient) -> Sequence[Finding]:
     """Messages of tasks that no module registers are put back for ever."""
     store, found = at.session.store, []
@@ -336,7 +336,15 @@ CHECKS: Final[tuple[Check, ...]] = (
     role,
     schema,
     listen,
+    dangers.pooler,
+    dangers.timeouts,
+    dangers.connections,
+    dangers.notifications,
+    dangers.horizon,
+    dangers.dead_rows,
+    dangers.wraparound,
     queues,
+    schedules,
     unknown_tasks,
 )
 """In this order; the last one needs the task modules too."""

@@ -1,6 +1,8 @@
 """`pgtasks db`."""
 
-from cyclopts import App
+from typing import Annotated
+
+from cyclopts import App, Parameter
 
 from pgtasks.cli.help import DATABASE
 from pgtasks.cli.options import NOTHING_GIVEN, Source
@@ -64,3 +66,20 @@ def sql() -> None:
     from pgtasks import migrate
 
     print(migrate.script(), end="")
+
+
+@app.command
+def roles(*, prefix: Annotated[str, Parameter(metavar="NAME")] = "pgtasks") -> None:
+    """Print the SQL that makes roles with least rights: admin, worker, producer, reader.
+
+    For a database with the schema in it. Later queues give these roles their rights by themselves.
+
+    For example:
+      pgtasks db roles --prefix shop | psql -v ON_ERROR_STOP=1 shop
+
+    Args:
+        prefix: What their names begin with; pgtasks.
+    """
+    from pgtasks.roles import script
+
+    print(script(prefix), end="")

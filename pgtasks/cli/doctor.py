@@ -10,7 +10,7 @@ from pgtasks.cli.options import NOTHING_GIVEN, Json, Source
 from pgtasks.cli.output import painted, print_json, say
 
 if TYPE_CHECKING:
-    from pgtasks.cli.checks import Finding
+    from pgtasks.cli.finding import Finding
 
 
 def doctor(*modules: str, json: Json = False, source: Source = NOTHING_GIVEN) -> int:

@@ -33,7 +33,8 @@ def report(error: BaseException) -> int:
             _say(text)
         usage = all(isinstance(one, (*_USAGE, CycloptsError)) for one in errors)
         return exit_codes.USAGE if usage else exit_codes.FAILED
-    traceback.print_exception(error)
+    # Whatever it is that was not foreseen, it may say a password, or steer a terminal.
+    print(safe("".join(traceback.format_exception(error)).rstrip()), file=sys.stderr)
     _say("this is a mistake in pgtasks; please report it together with the lines above")
     return exit_codes.FAILED
 

@@ -24,7 +24,7 @@ class Source:
     database_url: Annotated[
         str | None,
         Parameter(metavar="URL", help="The database, for this command; else as configured."),
-    ] = None
+    ] = attrs.field(default=None, repr=False)
     environment: Annotated[
         str | None,
         Parameter(metavar="NAME", help="Read pgtasks.NAME.toml too; else PGTASKS_ENVIRONMENT."),

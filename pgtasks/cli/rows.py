@@ -65,7 +65,9 @@ def known_of(queue: str, row: "Record") -> dict[str, Any]:
         "snoozes": state.snoozes,
         "releases": state.releases,
         "unknown": state.unknown,
+        "elsewhere": state.elsewhere,
         "crashes": state.crashes,
+        "redrives": state.redrives,
         "options": state.options,
         "errors": list(state.errors),
     }  # fmt: skip

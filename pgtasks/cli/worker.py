@@ -19,6 +19,8 @@ def worker(
     concurrency: Annotated[str | None, Parameter(metavar="N")] = None,
     processes: Annotated[str | None, Parameter(metavar="N")] = None,
     grace: Annotated[str | None, Parameter(metavar="30s")] = None,
+    scheduler_only: bool = False,
+    no_scheduler: bool = False,
     log_level: Annotated[str | None, Parameter(metavar="LEVEL")] = None,
     log_format: Annotated[str | None, Parameter(metavar="FORMAT")] = None,
     source: Source = NOTHING_GIVEN,
@@ -42,6 +44,8 @@ def worker(
         concurrency: How many messages each process runs at the same time.
         processes: How many processes to run.
         grace: How long running tasks may go on after a stop was asked for.
+        scheduler_only: Only fire schedules, and run no messages.
+        no_scheduler: Only run messages, and fire no schedules.
         log_level: debug, info, warning, error or critical.
         log_format: auto, text or json.
         source: The settings.
@@ -52,6 +56,8 @@ def worker(
         "worker.concurrency": Flag("--concurrency", concurrency),
         "worker.processes": Flag("--processes", processes),
         "worker.grace": Flag("--grace", grace),
+        "worker.periodic.enable": Flag("--no-scheduler", "false" if no_scheduler else None),
+        "worker.periodic.only": Flag("--scheduler-only", "true" if scheduler_only else None),
         "log.level": Flag("--log-level", log_level),
         "log.format": Flag("--log-format", log_format),
     }

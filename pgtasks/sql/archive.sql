@@ -7,6 +7,8 @@ WITH ended AS (
 )
 INSERT INTO {a} (msg_id, read_ct, enqueued_at, last_read_at, archived_at, vt, message, headers)
 SELECT msg_id, read_ct, enqueued_at, last_read_at, clock_timestamp(), vt, message,
-    pgtasks.with_state(headers, ($3::text[])[array_position($1::bigint[], msg_id)]::jsonb)
+    pgtasks.with_state(
+        headers, ($3::text[])[pg_catalog.array_position($1::bigint[], msg_id)]::jsonb
+    )
 FROM ended
 RETURNING msg_id

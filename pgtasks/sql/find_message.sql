@@ -11,5 +11,5 @@ FROM (
     SELECT 'archive', msg_id, read_ct, enqueued_at, last_read_at, vt, archived_at, message, headers
     FROM {a}
 ) AS everywhere
-WHERE msg_id = $1 OR ($2::text IS NOT NULL AND message #>> '{metadata,id}' = $2)
+WHERE msg_id = $1 OR ($2::text IS NOT NULL AND message #>> '{metadata,id}'::text[] = $2)
 LIMIT 1

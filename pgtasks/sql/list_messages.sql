@@ -3,8 +3,8 @@ SELECT msg_id, read_ct, pgtasks.clamped(enqueued_at) AS enqueued_at,
     pgtasks.clamped(last_read_at) AS last_read_at, pgtasks.clamped(vt) AS vt,
     vt <= clock_timestamp() AS is_due,
     left(message::text, 2000) AS message, left(headers::text, 100000) AS headers,
-    message #>> '{metadata,worker_name}' AS task, message #>> '{metadata,id}' AS id
+    message #>> '{metadata,worker_name}'::text[] AS task, message #>> '{metadata,id}'::text[] AS id
 FROM {q}
-WHERE $2::text IS NULL OR message #>> '{metadata,worker_name}' = $2
+WHERE $2::text IS NULL OR message #>> '{metadata,worker_name}'::text[] = $2
 ORDER BY {q}.vt, msg_id
 LIMIT $1

@@ -2,6 +2,6 @@
 -- the delay $3 or at the moment $4; their ids come back in that order.
 INSERT INTO {q} (vt, message, headers)
 SELECT coalesce($4::timestamptz, clock_timestamp() + $3::interval), body::jsonb, $2::jsonb
-FROM unnest($1::text[]) WITH ORDINALITY AS batch (body, place)
+FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY AS batch (body, place)
 ORDER BY place
 RETURNING msg_id

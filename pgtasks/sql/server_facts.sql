@@ -10,4 +10,4 @@ SELECT current_setting('server_version') AS version,
         SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
         WHERE nspname = 'pgtasks' AND relname = 'migration'
     ) AS is_installed,
-    has_database_privilege(current_database(), 'CREATE') AS may_create
+    pg_catalog.has_database_privilege(current_database(), 'CREATE') AS may_create

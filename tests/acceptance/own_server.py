@@ -12,11 +12,12 @@ from typing import Literal, Self
 from uuid import uuid4
 
 import attrs
-from acceptance.addresses import on_database, run_statement
+from acceptance.addresses import run_statement
 from acceptance.processes import running
 from eventually import eventually
 
 from pgtasks import embedded
+from pgtasks.database_url import with_database
 from pgtasks.embedded import Server
 
 
@@ -52,7 +53,7 @@ class OwnServer:
     @property
     def url(self) -> str:
         """The address of the latest database; it stays the same over restarts."""
-        return on_database(self._server.url, self._database)
+        return with_database(self._server.url, self._database)
 
     def create_database(self) -> None:
         """Create an empty database, to be used from now on."""

@@ -21,6 +21,19 @@ MODULES = {
     "imports_what_is_not_there.py": "import a_package_that_is_not_installed\n",
     "without_a_task.py": "x = 1\n",
     "exits.py": "import sys\nsys.exit('not today')\n",
+    "opens_nothing.py": """
+from contextlib import asynccontextmanager
+from pgtasks import lifespan, task
+
+@lifespan
+@asynccontextmanager
+async def resources():
+    raise ConnectionError("the mail server does not answer")
+    yield
+
+@task
+async def work() -> None: ...
+""",
 }
 
 
@@ -63,6 +76,17 @@ def test_module_that_cannot_be_used_is_named(
     assert "pgtasks/child.py" not in text
 
 
+def test_lifespan_that_fails_is_shown_in_its_own_lines(
+    folder: Path, start_worker: StartWorker
+) -> None:
+    text = refused(start_worker("opens_nothing"))
+
+    assert "ConnectionError: the mail server does not answer" in text
+    assert 'opens_nothing.py", line 8' in text
+    assert len(text.splitlines()) < 20
+    assert "a mistake in pgtasks" not in text
+
+
 def test_no_module_at_all_is_a_mistake_of_usage(folder: Path, database_url: str) -> None:
     worker = WorkerProcess.start((), {"PGTASKS_DATABASE_URL": database_url}, folder)
 
@@ -73,7 +97,7 @@ def test_no_module_at_all_is_a_mistake_of_usage(folder: Path, database_url: str)
 
 
 def test_queue_that_nobody_knows_is_named_beside_those_that_are(start_worker: StartWorker) -> None:
-    text = refused(start_worker("--queue", "emials"))
+    text = refused(start_worker("--queue", "emials"), exit_codes.USAGE)
 
     assert "'emials'" in text
     assert "default" in text
@@ -171,3 +195,37 @@ def test_schema_is_installed_once_by_workers_that_start_together(
         worker.wait_until_ready()
     for worker in workers:
         assert worker.stop() == exit_codes.OK
+
+
+def test_database_that_can_only_be_read_is_named_as_such(
+    start_worker: StartWorker, database_url: str
+) -> None:
+    """A standby: what has to be made at the start cannot be made there."""
+    _make_read_only(database_url)
+
+    text = refused(start_worker())
+
+    assert "can only be read" in text
+    assert "primary" in text
+    assert "Traceback" not in text
+
+
+def test_database_that_can_only_be_read_is_waited_for_where_a_schema_is_missing(
+    start_worker: StartWorker, empty_database_url: str
+) -> None:
+    """It may become the primary a moment later."""
+    _make_read_only(empty_database_url)
+    worker = start_worker(environ={"PGTASKS_DATABASE_URL": empty_database_url})
+
+    worker.wait_for("waiting for the database", times=2)
+    _make_read_only(empty_database_url, "off")
+    worker.wait_until_ready()
+
+    assert worker.stop() == exit_codes.OK
+    assert "Traceback" not in worker.text(), worker.text()
+
+
+def _make_read_only(url: str, switch: str = "on") -> None:
+    name = urlsplit(url).path[1:]
+    statement = f'ALTER DATABASE "{name}" SET default_transaction_read_only = {switch}'
+    run_statement(url, f"SET transaction_read_only = off; {statement}")

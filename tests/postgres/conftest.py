@@ -4,8 +4,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
-from uuid import uuid4
 
 import asyncpg
 import attrs
@@ -15,6 +13,7 @@ from postgres.rows import Rows, seconds
 from pgtasks import Client, Config, Registry, connect, migrate
 from pgtasks.config import DatabaseConfig, QueueFetchConfig, TaskConfig, WorkerConfig
 from pgtasks.store import Store
+from pgtasks.testing import temporary_database
 
 WIPE = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -26,10 +25,9 @@ DROP SCHEMA IF EXISTS pgtasks, pgmq, app CASCADE;
 @pytest.fixture(scope="session")
 def kept_database_url(server_url: str) -> Iterator[str]:
     """One database for all tests of this process: to create one takes longer than most tests."""
-    name = f"kept_{uuid4().hex[:12]}"
-    asyncio.run(_execute(server_url, f"CREATE DATABASE {name}"))
-    yield urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
-    asyncio.run(_execute(server_url, f"DROP DATABASE {name} WITH (FORCE)"))
+    on_server = Config(database=DatabaseConfig(url=server_url))
+    with temporary_database(config=on_server, install=False) as database:
+        yield database.url
 
 
 @pytest.fixture

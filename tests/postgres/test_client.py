@@ -31,6 +31,7 @@ from pgtasks import (
     task,
 )
 from pgtasks.config import DatabaseConfig, QueueFetchConfig, WorkerConfig
+from pgtasks.database_url import with_database
 
 registry = Registry()
 
@@ -394,7 +395,6 @@ SECRET = "hunter2-secret"
     [
         f"postgresql://ada:{SECRET}@127.0.0.1:1/app",
         f"postgresql://ada:{SECRET}@no-such-host.invalid/app",
-        f"postgresql://ada:{SECRET}@127.0.0.1:1/app?sslmode=nonsense",
         f"postgresql://127.0.0.1:1/app?user=ada&password={SECRET}",
         f"postgresql://ada:{SECRET}@127.0.0.1:1,127.0.0.1:2/app",
         f"postgresql://ada:%zz{SECRET}@127.0.0.1:1/app",
@@ -440,10 +440,8 @@ async def test_a_server_that_says_nothing_is_given_up_in_time():
 
 
 async def test_a_wrong_database_name_is_said(database_url: str):
-    url = database_url.replace("/kept_", "/missing_")
-    assert url != database_url
     with pytest.raises(DatabaseUnreachable, match="does not exist"):
-        async with connect(url):
+        async with connect(with_database(database_url, "missing")):
             pass
 
 

@@ -19,7 +19,7 @@ from eventually import eventually
 
 from pgtasks import embedded, exit_codes, migrate
 from pgtasks.cli import checks, main
-from pgtasks.cli.checks import Patient
+from pgtasks.cli.finding import Patient
 
 OLD_ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 FAILED = {

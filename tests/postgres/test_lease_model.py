@@ -3,7 +3,7 @@
 Workers claim, extend, settle, crash, come back as zombies; foreign clients read and delete; leases
 run out. After every step the tables must be what the model says.
 
-`PGTASKS_LONG_TESTS=1` runs a hundred times as many sequences.
+`PGTASKS_MODEL_EXAMPLES=4000` runs so many sequences, each twice as long.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from hypothesis.stateful import (
 from pgtasks import store as statements
 from pgtasks.connection import WORKER_SETTINGS
 from pgtasks.message import State, read_state, write_state
-from pgtasks.store import BEGINNING, Store
+from pgtasks.store import BEGINNING, Extension, Store
 
 T = TypeVar("T")
 
@@ -38,11 +38,11 @@ Q = "default"
 HOUR = timedelta(hours=1)
 NOW = timedelta(0)
 WORKERS = ("a", "b", "c")
-LONG = bool(os.environ.get("PGTASKS_LONG_TESTS"))
+EXAMPLES = os.environ.get("PGTASKS_MODEL_EXAMPLES")
 
 RUN = settings(
-    max_examples=4000 if LONG else 60,
-    stateful_step_count=60 if LONG else 30,
+    max_examples=int(EXAMPLES or 60),
+    stateful_step_count=60 if EXAMPLES else 30,
     deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),
@@ -58,15 +58,23 @@ class Row:
     state: State = attrs.field(factory=State)
     written_by: int = 0
     """The delivery that wrote what is known of it."""
+    writes: int = 0
+    """How often that was written."""
+
+    def wrote(self, state: State) -> None:
+        """Somebody wrote this into its headers."""
+        self.state, self.writes = state, self.writes + 1
 
 
 @attrs.frozen
 class Held:
-    """A lease as its worker knows it: the row, the delivery, and the state it saw."""
+    """A lease as its worker knows it: the row, the delivery, and what it saw."""
 
     id: int
     delivery: int
     seen: State = attrs.field(eq=False)
+    headers: str | None = attrs.field(eq=False)
+    writes: int = attrs.field(eq=False)
 
     def counting(self, name: str) -> State:
         """What this worker would store: what it saw, and one more."""
@@ -105,6 +113,13 @@ def of_one_delivery(leases: list[Held]) -> tuple[list[Held], int]:
     return [one for one in leases if one.delivery == delivery], delivery
 
 
+def held(answer: Any, row: Row) -> Held:
+    """What a worker is told when it has the lease on this row."""
+    headers = answer["headers"]
+    seen = read_state(headers or "null")
+    return Held(answer["msg_id"], answer["read_ct"], seen, headers, row.writes)
+
+
 def with_some(choose: Callable[[Any], list[Any]]) -> Callable[[T], T]:
     """Only when there is something to do it with."""
     return cast("Callable[[T], T]", precondition(lambda self: bool(choose(self))))
@@ -137,6 +152,10 @@ class Leases(RuleBasedStateMachine):
     def is_ours(self, lease: Held) -> bool:
         row = self.queue.get(lease.id)
         return row is not None and row.delivery == lease.delivery
+
+    def was_written_since(self, lease: Held) -> bool:
+        row = self.queue.get(lease.id)
+        return row is not None and row.writes != lease.writes
 
     def pick(self, data: st.DataObject, leases: list[Held]) -> list[Held]:
         # Half of the time those that are somebody else's by now: that is what fences are for.
@@ -189,7 +208,7 @@ class Leases(RuleBasedStateMachine):
         for got in rows:
             row = self.queue[got["msg_id"]]
             row.delivery, row.is_due = row.delivery + 1, False
-            lease = Held(got["msg_id"], got["read_ct"], read_state(got["headers"] or "null"))
+            lease = held(got, row)
             assert (lease.delivery, lease.seen) == (row.delivery, row.state)
             assert (lease.id, lease.delivery) not in self.given
             self.given.add((lease.id, lease.delivery))
@@ -198,15 +217,20 @@ class Leases(RuleBasedStateMachine):
                 self.lose(lease)
 
     @with_some(lambda self: self.everybodys())
-    @rule(data=st.data())
-    def extend(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), settling=st.booleans())
+    def extend(self, data: st.DataObject, settling: bool) -> None:
+        """Whose lease is being settled wants it extended only if that has not happened yet."""
         leases = self.pick(data, self.everybodys())
-        ids, deliveries = [one.id for one in leases], [one.delivery for one in leases]
-        answers = self.run(self.store.extend(Q, ids, deliveries, [HOUR] * len(leases)))
+        extensions = [
+            Extension(one.id, one.delivery, HOUR, settling, one.headers) for one in leases
+        ]
+        answers = self.run(self.store.extend(Q, extensions))
         for lease in leases:
             [answer] = [row for row in answers if row["msg_id"] == lease.id]
-            assert answer["held"] is answer["extended"] is self.is_ours(lease)
-            if self.is_ours(lease):
+            assert answer["held"] is self.is_ours(lease)
+            was_put_back = settling and self.was_written_since(lease)
+            assert answer["extended"] is (self.is_ours(lease) and not was_put_back)
+            if answer["extended"]:
                 self.queue[lease.id].is_due = False
 
     @with_some(lambda self: self.everybodys())
@@ -221,7 +245,7 @@ class Leases(RuleBasedStateMachine):
 
     @with_some(lambda self: self.everybodys())
     @rule(data=st.data())
-    def archive_some(self, data: st.DataObject) -> None:
+    def give_up(self, data: st.DataObject) -> None:
         leases, delivery = of_one_delivery(self.pick(data, self.everybodys()))
         states = [one.counting("failures") for one in leases]
         ids = self.run(
@@ -237,25 +261,39 @@ class Leases(RuleBasedStateMachine):
         )
         for lease in self.settled(leases, ids):
             row = self.queue.pop(lease.id)
-            row.state, row.written_by = lease.counting("failures"), lease.delivery
+            row.wrote(lease.counting("failures"))
+            row.written_by = lease.delivery
             self.archive[lease.id] = row
 
     @with_some(lambda self: self.everybodys())
-    @rule(
-        data=st.data(),
-        what=st.sampled_from(["failures", "snoozes", "releases", "unknown"]),
-        later=st.booleans(),
-    )
-    def put_back(self, data: st.DataObject, what: str, later: bool) -> None:
-        """A failure, a snooze, a release, a task that is not known."""
+    @rule(data=st.data(), later=st.booleans())
+    def fail(self, data: st.DataObject, later: bool) -> None:
+        self.put_back(data, "failures", HOUR if later else NOW)
+
+    @with_some(lambda self: self.everybodys())
+    @rule(data=st.data(), later=st.booleans())
+    def snooze(self, data: st.DataObject, later: bool) -> None:
+        self.put_back(data, "snoozes", HOUR if later else NOW)
+
+    @with_some(lambda self: self.everybodys())
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        self.put_back(data, "releases", NOW)
+
+    @with_some(lambda self: self.everybodys())
+    @rule(data=st.data())
+    def find_no_such_task(self, data: st.DataObject) -> None:
+        self.put_back(data, "unknown", HOUR)
+
+    def put_back(self, data: st.DataObject, what: str, delay: timedelta) -> None:
         leases, delivery = of_one_delivery(self.pick(data, self.everybodys()))
-        delays = [HOUR if later else NOW] * len(leases)
+        delays = [delay] * len(leases)
         states = [write_state(one.counting(what).as_dict(by=one.delivery)) for one in leases]
         ids = self.run(self.store.retry(Q, [one.id for one in leases], delivery, delays, states))
         for lease in self.settled(leases, ids):
             row = self.queue[lease.id]
-            row.is_due, row.state = not later, lease.counting(what)
-            row.written_by = lease.delivery
+            row.wrote(lease.counting(what))
+            row.is_due, row.written_by = not delay, lease.delivery
 
     @with_some(lambda self: [one for one, row in self.queue.items() if not row.is_due])
     @rule(data=st.data())
@@ -286,6 +324,7 @@ class Leases(RuleBasedStateMachine):
     @with_some(lambda self: list(self.queue))
     @rule(data=st.data())
     def foreign_delete(self, data: st.DataObject) -> None:
+        """All there is to cancel a message with, too."""
         made = data.draw(st.sampled_from(sorted(self.queue)))
         self.run(
             self.server.connection.execute("DELETE FROM pgmq.q_default WHERE msg_id = $1", made)
@@ -296,14 +335,14 @@ class Leases(RuleBasedStateMachine):
     @with_some(lambda self: self.workers())
     @rule(data=st.data())
     def freeze(self, data: st.DataObject) -> None:
-        """It lets everything run out, and may come back as a zombie."""
+        """It is paused, or its machine is gone: all it holds runs out, and it may come back."""
         worker = data.draw(st.sampled_from(self.workers()))
         leases, self.held[worker] = self.held[worker], []
         self.zombies += [lease for lease in leases if lease not in self.zombies]
 
     @with_some(lambda self: self.workers())
     @rule(data=st.data())
-    def die(self, data: st.DataObject) -> None:
+    def crash(self, data: st.DataObject) -> None:
         """Its supervisor reads its board: one was running and is counted, the rest go back."""
         worker = data.draw(st.sampled_from(self.workers()))
         leases, self.held[worker] = self.held[worker], []
@@ -313,9 +352,10 @@ class Leases(RuleBasedStateMachine):
         assert (answer is not None) is self.is_ours(suspect)
         if answer is not None:
             row = self.queue[suspect.id]
-            row.is_due, row.state = False, attrs.evolve(row.state, crashes=row.state.crashes + 1)
+            row.is_due = False
+            row.wrote(attrs.evolve(row.state, crashes=row.state.crashes + 1))
             assert read_state(answer["headers"]) == row.state
-            self.held[worker].append(attrs.evolve(suspect, seen=row.state))
+            self.held[worker].append(held(answer, row))
         given_back = []
         for delivery in {one.delivery for one in once}:
             ids = [one.id for one in once if one.delivery == delivery]
@@ -323,7 +363,40 @@ class Leases(RuleBasedStateMachine):
         assert sorted(given_back) == [one.id for one in once if self.is_ours(one)]
         for made in given_back:
             row = self.queue[made]
-            row.is_due, row.state = True, attrs.evolve(row.state, releases=row.state.releases + 1)
+            row.is_due = True
+            row.wrote(attrs.evolve(row.state, releases=row.state.releases + 1))
+
+    @with_some(lambda self: self.workers())
+    @rule(data=st.data(), fresh=st.sampled_from(WORKERS))
+    def take_over(self, data: st.DataObject, fresh: str) -> None:
+        """A process died, and a fresh one goes on with a lease of its, to run the message alone."""
+        dead = data.draw(st.sampled_from(self.workers()))
+        lease = data.draw(st.sampled_from(self.held[dead]))
+        self.held[dead].remove(lease)
+        [extended] = self.run(self.store.extend(Q, [Extension(lease.id, lease.delivery, HOUR)]))
+        answer = self.run(self.store.take(Q, lease.id, lease.delivery))
+        assert extended["held"] is (answer is not None) is self.is_ours(lease)
+        if answer is not None:
+            row = self.queue[lease.id]
+            row.is_due = False
+            taken = held(answer, row)
+            assert (taken, taken.seen) == (lease, row.state)
+            self.held[fresh].append(taken)
+
+    @with_some(lambda self: list(self.archive))
+    @rule(data=st.data(), later=st.booleans())
+    def redrive(self, data: st.DataObject, later: bool) -> None:
+        """A user puts back what was given up: it comes as a new message."""
+        chosen = data.draw(st.lists(st.sampled_from(sorted(self.archive)), min_size=1, unique=True))
+        delay = HOUR if later else NOW
+        rows = self.run(self.store.redrive(Q, chosen, delay, notify=False))
+        assert sorted(row["was"] for row in rows) == sorted(chosen)
+        for moved in rows:
+            was, made = self.archive.pop(moved["was"]), moved["msg_id"]
+            assert made not in self.accepted
+            self.accepted.add(made)
+            self.gone.add(moved["was"])
+            self.queue[made] = Row(is_due=not later, state=State(redrives=was.state.redrives + 1))
 
     def workers(self) -> list[str]:
         return [worker for worker, leases in self.held.items() if leases]
@@ -394,24 +467,29 @@ def machine(database_url: str) -> Iterator[type[Leases]]:
     server.close()
 
 
-@pytest.mark.timeout(3600 if LONG else 120)
+@pytest.mark.timeout(3600 if EXAMPLES else 120)
 def test_leases_are_kept_to_whatever_happens(machine: type[Leases]):
     run_state_machine_as_test(machine, settings=RUN)
 
 
+BY_DELIVERY = "read_ct = $2::integer"
+PLACE = "[pg_catalog.array_position($1::bigint[], msg_id)]"
+
 FENCES = {
-    "complete": ("read_ct = $2::integer", "$2::integer > 0"),
-    "archive": ("read_ct = $2::integer", "$2::integer > 0"),
-    "retry": ("read_ct = $2::integer", "$2::integer > 0"),
-    "give_back": ("read_ct = $2::integer", "$2::integer > 0"),
-    "extend": (
-        "read_ct = ($2::integer[])[array_position($1::bigint[], msg_id)]",
-        "cardinality($2::integer[]) > 0",
-    ),
-    "count_crash": ("message.read_ct = $2", "$2::integer > 0"),
-    "claim": ("least(message.read_ct, 2147483646) + 1", "message.read_ct"),
+    "complete": ("complete", BY_DELIVERY, "$2::integer > 0"),
+    "archive": ("archive", BY_DELIVERY, "$2::integer > 0"),
+    "retry": ("retry", BY_DELIVERY, "$2::integer > 0"),
+    "give back": ("give_back", BY_DELIVERY, "$2::integer > 0"),
+    "extend": ("extend", f"read_ct = ($2::integer[]){PLACE}", "cardinality($2::integer[]) > 0"),
+    "extend what is settled": ("extend", "OR headers IS", "OR true OR headers IS"),
+    "take": ("take", "read_ct = $2", "$2::integer > 0"),
+    "count a crash": ("count_crash", "message.read_ct = $2", "$2::integer > 0"),
+    "claim": ("claim", "least(message.read_ct, 2147483646) + 1", "message.read_ct"),
+    "lower": ("retry", "SET vt =", "SET read_ct = read_ct - 1, vt ="),
+    "redrive": ("redrive", "SELECT msg_id FROM chosen)", 'SELECT msg_id FROM pgmq."a_default")'),
 }
-"""Of each statement what keeps it from touching somebody else's lease, and what is left of it."""
+"""By what is done: the statement, what in it keeps it from touching what is somebody else's, and
+what is left of that."""
 
 
 @pytest.mark.parametrize("missing", FENCES)
@@ -419,15 +497,13 @@ def test_the_model_notices_a_missing_fence(
     machine: type[Leases], monkeypatch: pytest.MonkeyPatch, missing: str
 ):
     """Without this, nobody knows that the test above can fail."""
+    broken, fence, left = FENCES[missing]
     whole = statements._on_queue
+    assert fence in whole(broken, Q)
 
     def without_fence(name: str, queue: str) -> str:
         text = whole(name, queue)
-        if name != missing:
-            return text
-        fence, left = FENCES[name]
-        assert fence in text
-        return text.replace(fence, left)
+        return text.replace(fence, left) if name == broken else text
 
     monkeypatch.setattr(statements, "_on_queue", without_fence)
     until_found = settings(

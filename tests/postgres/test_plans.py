@@ -23,7 +23,10 @@ ARGUMENTS: dict[str, tuple[str, str]] = {
     "archive": ("bigint[], integer, text[]", "{ids}, 0, NULL"),
     "retry": ("bigint[], integer, interval[], text[]", "{ids}, 0, {lengths}, NULL"),
     "give_back": ("bigint[], integer", "{ids}, 0"),
-    "extend": ("bigint[], integer[], interval[]", "{ids}, {zeros}, {lengths}"),
+    "extend": (
+        "bigint[], integer[], interval[], boolean[], text[]",
+        "{ids}, {zeros}, {lengths}, NULL, NULL",
+    ),
 }
 
 

@@ -13,7 +13,8 @@ from postgres.rows import LOCKS, Rows, seconds
 from pgtasks.config import DatabaseConfig
 from pgtasks.connection import WORKER_SETTINGS, open_connection
 from pgtasks.errors import QueueNameError
-from pgtasks.store import BEGINNING, Store
+from pgtasks.filter import Filter
+from pgtasks.store import BEGINNING, Extension, Store
 
 Q = "default"
 LEASE = seconds(60)
@@ -272,7 +273,9 @@ async def settle_alike(store: Store, how: str, ids: list[int], delivery: int) ->
             counted = [await store.count_crash(Q, one, delivery, LEASE) for one in ids]
             return [row["msg_id"] for row in counted if row is not None]
         case _:
-            rows = await store.extend(Q, ids, deliveries, [seconds(500)] * number)
+            rows = await store.extend(
+                Q, [Extension(id_, n, seconds(500)) for id_, n in zip(ids, deliveries, strict=True)]
+            )
             return [row["msg_id"] for row in rows if row["extended"]]
 
 
@@ -341,9 +344,9 @@ async def test_batches_in_any_order_never_deadlock(
 
     async def work(connection: Any, place: int) -> None:
         for turn in range(15):
-            on, ones = Store(connection), [1] * len(made)
+            on = Store(connection)
             if (turn + place) % 2:
-                await on.extend(Q, made, ones, [LEASE] * len(made))
+                await on.extend(Q, [Extension(one, 1, LEASE) for one in made])
             else:
                 await on.retry(Q, made, 1, [LEASE] * len(made), ["{}"] * len(made))
 
@@ -358,7 +361,9 @@ async def test_batches_in_any_order_never_deadlock(
 async def test_extending_moves_the_end_of_the_lease(store: Store, rows: Rows):
     one, other_one = await put_many(rows, 2)
     await claimed(store)
-    answers = await store.extend(Q, [one, other_one], [1, 1], [seconds(500), seconds(2000)])
+    answers = await store.extend(
+        Q, [Extension(one, 1, seconds(500)), Extension(other_one, 1, seconds(2000))]
+    )
     assert {row["msg_id"]: (row["extended"], row["held"]) for row in answers} == {
         one: (True, True),
         other_one: (True, True),
@@ -378,7 +383,7 @@ async def test_extending_says_of_each_whether_it_is_still_held(
         await other.fetch("SELECT FROM pgmq.q_default WHERE msg_id = $1 FOR UPDATE", locked)
         ids = [ours, taken, locked, gone]
         async with asyncio.timeout(3):  # it never waits
-            answers = await store.extend(Q, ids, [1] * 4, [LEASE] * 4)
+            answers = await store.extend(Q, [Extension(one, 1, LEASE) for one in ids])
     assert {row["msg_id"]: (row["extended"], row["held"]) for row in answers} == {
         ours: (True, True),
         taken: (False, False),
@@ -391,9 +396,26 @@ async def test_a_lease_that_ran_out_can_be_extended_while_nobody_took_it(store: 
     [made] = await put_many(rows, 1)
     await claimed(store)
     await rows.set(made, "vt = clock_timestamp() - interval '1 minute'")
-    [answer] = await store.extend(Q, [made], [1], [LEASE])
+    [answer] = await store.extend(Q, [Extension(made, 1, LEASE)])
     assert answer["extended"]
     assert await claimed(store) == []
+
+
+async def test_what_is_being_settled_is_extended_until_it_was_put_back(store: Store, rows: Rows):
+    """By its headers, which every way of putting it back changes."""
+    plain, marked, put_back = await put_many(rows, 3)
+    await rows.set(marked, 'headers = \'{"b": 1, "a": [null]}\'')
+    await claimed(store)
+    await store.retry(Q, [put_back], 1, [seconds(0)], ['{"failures": 1}'])
+    headers = {plain: None, marked: '{"a":[null],"b":1}', put_back: None}
+    leases = [Extension(one, 1, seconds(500), True, known) for one, known in headers.items()]
+    answers = await store.extend(Q, leases)
+    assert {row["msg_id"]: (row["extended"], row["held"]) for row in answers} == {
+        plain: (True, True),
+        marked: (True, True),
+        put_back: (False, True),
+    }
+    assert (await rows.one(put_back))["due_in"] <= 0
 
 
 # Settling
@@ -581,9 +603,10 @@ async def test_lists_and_finds_what_waits_and_what_is_archived(store: Store, row
     assert len(await store.list_messages(Q, 1)) == 1
     await claimed(store)
     await store.archive(Q, [first, second], 1, ['{"outcome":"done"}', '{"outcome":"failed"}'])
-    [row] = await store.list_archived(Q, 10, outcome="failed")
+    [row] = await store.list_archived(Q, 10, Filter(outcome="failed"))
     assert (row["msg_id"], row["task"], row["outcome"]) == (second, "b", "failed")
-    assert [row["msg_id"] for row in await store.list_archived(Q, 10, "a")] == [first]
+    [row] = await store.list_archived(Q, 10, Filter(task="a"))
+    assert row["msg_id"] == first
     for found in (
         await store.find_message(Q, second, None),
         await store.find_message(Q, None, own_id),

@@ -119,6 +119,7 @@ async def test_nothing_to_serve_is_refused(config: Config, registry: Registry, r
 
 
 async def test_a_database_that_is_not_there_is_said(registry: Registry):
+    task(name="work", registry=registry)(lambda: None)
     config = Config(database=DatabaseConfig(url="postgresql://127.0.0.1:1/x"))
     with pytest.raises(DatabaseUnreachable):
         async with working(config, registry, queues=["default"]):
@@ -128,8 +129,9 @@ async def test_a_database_that_is_not_there_is_said(registry: Registry):
 async def test_an_error_in_the_block_comes_out_as_it_is(
     config: Config, registry: Registry, rows: Rows
 ):
+    task(name="work", registry=registry)(lambda: None)
     with pytest.raises(ZeroDivisionError):
-        async with working(config, registry, queues=["default"]):
+        async with working(config, registry):
             raise ZeroDivisionError
 
 
@@ -152,6 +154,36 @@ async def test_an_error_in_the_block_gives_back_what_runs(
             raise ZeroDivisionError
     assert await rows.state(handle.message_id) == {"releases": 1}
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("leaving", [False, True])
+async def test_cancelling_the_block_from_outside_gives_back_what_runs(
+    config: Config, registry: Registry, rows: Rows, leaving: bool
+):
+    """While the block runs, and while it waits for the grace at its end."""
+    started = anyio.Event()
+
+    @task(name="work", registry=registry)
+    async def work() -> None:
+        started.set()
+        await anyio.sleep_forever()
+
+    began = time.monotonic()
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as group, working(config, registry):
+            handle = await work.defer()
+            await started.wait()
+            group.start_soon(_cancel, scope)
+            if not leaving:
+                await anyio.sleep_forever()
+    assert scope.cancelled_caught
+    assert await rows.state(handle.message_id) == {"releases": 1}
+    assert time.monotonic() - began < 10
+
+
+async def _cancel(scope: anyio.CancelScope) -> None:
+    await anyio.wait_all_tasks_blocked()
+    scope.cancel()
 
 
 # Fetching
@@ -741,12 +773,14 @@ async def test_a_message_that_is_read_too_often_elsewhere_is_given_up_in_the_end
 
     await rows.call("work", ["once"], read_ct="1")
     await rows.call("work", ["nine times"], read_ct="9")
-    lost = await rows.call("work", ["for ever"], read_ct="500")
+    await rows.call("work", ["500 times"], read_ct="500")
+    before = """'{"pgtasks": {"elsewhere": 489}}'"""
+    lost = await rows.call("work", ["and ten times more"], read_ct="499", headers=before)
     async with working(config, registry):
         state = await rows.outcome(lost)
         await rows.empty()
-    assert state["outcome"] == "crashed"
-    assert sorted(ran) == ["nine times", "once"]
+    assert (state["outcome"], state["elsewhere"]) == ("crashed", 489)
+    assert sorted(ran) == ["500 times", "nine times", "once"]
 
 
 async def test_default_settings_work_together(

@@ -5,7 +5,7 @@ What is ignored must be exactly what it says, so that a looser type would be not
 
 import datetime as dt
 
-from pgtasks import Context, NamedTask, Registry, Snooze, Worker, connect, task
+from pgtasks import Context, NamedTask, Registry, Schedule, Snooze, Worker, connect, task
 
 
 @task
@@ -37,6 +37,10 @@ async def wrong_calls() -> None:
     await pay.defer("7")  # type: ignore[arg-type]
     await pay.defer()  # type: ignore[call-arg]
     await send.defer_many([1])  # type: ignore[list-item]
+    await send.schedule(Schedule("s", cron="@daily"), "42")  # type: ignore[arg-type]
+    await send.schedule(Schedule("s", cron="@daily"))  # type: ignore[call-arg]
+    await send.schedule("s", 42)  # type: ignore[arg-type]
+    await pay.schedule(Schedule("s", every="1d"))  # type: ignore[call-arg]
     await send.defer_many(5)  # type: ignore[arg-type]
     add("1")  # type: ignore[arg-type]
     send.dely(1)  # type: ignore[attr-defined]

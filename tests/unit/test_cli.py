@@ -22,8 +22,8 @@ from pgtasks.cli import app as cli_app
 from pgtasks.cli import main
 from pgtasks.cli.defer import read_arguments, read_moment
 from pgtasks.cli.failure import report
-from pgtasks.cli.message import read_id
 from pgtasks.cli.output import painted, print_json, print_pairs, print_table, safe, span, when
+from pgtasks.cli.pages import read_id
 from pgtasks.cli.rows import ended, known_of, waiting
 from pgtasks.cli.session import unknown_queue
 from pgtasks.errors import (
@@ -38,8 +38,12 @@ from pgtasks.supervisor import Supervisor
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 COMMANDS = [
-    "worker", "demo", "init", "config show", "config check", "config set", "defer", "queue list",
-    "queue create", "message list", "message show", "db upgrade", "db check", "db sql", "doctor",
+    "worker", "health", "demo", "init", "config show", "config check", "config set",
+    "explain task", "defer", "queue list", "queue create", "message list", "message show",
+    "archive list", "archive show", "archive retry", "archive prune",
+    "schedule list", "schedule show", "schedule next", "schedule pause", "schedule resume",
+    "schedule trigger", "schedule set", "schedule remove",
+    "db upgrade", "db check", "db sql", "db roles", "doctor",
 ]  # fmt: skip
 
 
@@ -377,6 +381,8 @@ def test_delay_and_moment_exclude_each_other(capsys: pytest.CaptureFixture[str])
     ("text", "known"),
     [
         ("42", (42, None)),
+        (str(2**63 - 1), (2**63 - 1, None)),
+        (str(2**63), (None, str(2**63))),
         ("01890A5D-AC96-774B-BCCE-B302099A8057", (None, "01890a5d-ac96-774b-bcce-b302099a8057")),
     ],
 )
@@ -386,7 +392,7 @@ def test_a_message_is_named_by_its_number_or_its_id(
     assert read_id(text) == known
 
 
-@pytest.mark.parametrize("text", ["", "-1", "4.2", "zz", "٣", str(2**63)])
+@pytest.mark.parametrize("text", ["", "-1", "4.2", "zz", "٣", str(2**64)])
 def test_what_names_no_message_is_refused(text: str) -> None:
     with pytest.raises(ArgumentError, match="neither the number"):
         read_id(text)

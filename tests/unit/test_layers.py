@@ -1,25 +1,19 @@
 """Settings from many sources: the later wins, each knows its origin, all mistakes are named."""
 
-import json
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from project import Project
 
 from pgtasks.config import QueueConfig
-from pgtasks.config_reference import Field, fields
+from pgtasks.config_reference import fields
 from pgtasks.errors import ConfigError
-from pgtasks.layers import Flag, Loaded, describe, find_project_folder, load
-from pgtasks.setting_kind import Choice, Duration, QueueName, Several, Switch, Url, Whole
+from pgtasks.layers import Flag, describe, find_project_folder, load, may_be_read_by_others
 
 URL = "postgresql://me@db/app"
 
@@ -168,24 +162,41 @@ def test_a_database_url_for_a_driver_is_refused(project: Project) -> None:
     )
 
 
+SECRET_URL = "postgresql://me:s3cret@db/app"
+
+
+@pytest.mark.parametrize("name", ["pgtasks.toml", "pgtasks.production.toml", "pyproject.toml"])
+def test_a_password_that_others_can_read_is_refused(project: Project, name: str) -> None:
+    """Also when another source names the database: it can be read all the same."""
+    table = "tool.pgtasks.database" if name == "pyproject.toml" else "database"
+    project.write(name, f"[{table}]\nurl = '{SECRET_URL}'\n", 0o604)
+    (problem,) = project.problems(PGTASKS_ENVIRONMENT="production", PGTASKS_DATABASE_URL=URL)
+    assert problem == (
+        f"{name}:2: database.url holds a password that others on this machine can read; run: "
+        f"chmod 600 {name} (or keep the URL out of it, in PGTASKS_DATABASE_URL)"
+    )
+    (project.folder / name).chmod(0o600)
+    assert project.load(PGTASKS_ENVIRONMENT="production").config.database.url == SECRET_URL
+
+
+@pytest.mark.parametrize("url", [URL, "postgresql://me@db/app?passfile=/run/secrets/pgpass"])
+def test_a_file_without_a_password_may_be_read_by_everybody(project: Project, url: str) -> None:
+    project.write("pgtasks.toml", f"[database]\nurl = '{url}'\n", 0o666)
+    assert project.load().config.database.url == url
+
+
 @pytest.mark.parametrize(
-    ("mode", "url", "warned"),
+    ("mode", "owner", "refused"),
     [
-        (0o644, "postgresql://me:s3cret@db/app", True),
-        (0o640, "postgresql://me:s3cret@db/app", True),
-        (0o600, "postgresql://me:s3cret@db/app", False),
-        (0o644, URL, False),
+        (0o600, 1000, False), (0o400, 1000, False), (0o640, 1000, True), (0o644, 1000, True),
+        (0o604, 1000, True), (0o640, 0, False), (0o440, 0, False), (0o444, 0, True),
+        (0o604, 0, True), (0o777, 1000, True),
     ],
-)
-def test_a_password_that_others_can_read(
-    project: Project, mode: int, url: str, warned: bool
-) -> None:
-    project.write("pgtasks.toml", f"[database]\nurl = '{url}'\n", mode)
-    warnings = project.load().warnings
-    assert bool(warnings) is warned
-    for warning in warnings:
-        assert warning.startswith("pgtasks.toml:2: database.url holds a password")
-        assert warning.endswith("chmod 600 pgtasks.toml")
+)  # fmt: skip
+def test_who_may_read_a_password(mode: int, owner: int, refused: bool) -> None:
+    """As libpq has it for keys: of root's files a group may read, as with mounted secrets."""
+    status = os.stat_result((0o100000 | mode, 0, 0, 1, owner, 0, 0, 0, 0, 0))
+    assert may_be_read_by_others(status) is refused
 
 
 # Mistakes
@@ -301,6 +312,7 @@ def test_switches_in_variables(project: Project) -> None:
         ("a = 1\nb = [1,\n", "pgtasks.toml:2:"),
         ("a = 1\na = 2\n", "pgtasks.toml:2:6: this is not TOML: Cannot overwrite a value"),
         ("a = " + "[" * 5000, "pgtasks.toml"),
+        ("\na = " + "1" * 5000, "pgtasks.toml:2: this number is too long; write a smaller one"),
     ],
 )
 def test_broken_toml(project: Project, text: str, says: str) -> None:
@@ -430,97 +442,6 @@ def test_describe(project: Project) -> None:
     assert settings["worker.tasks"].value == ""
     assert "s3cret" not in repr(settings)
     assert all(setting.doc for setting in settings.values())
-
-
-# Properties
-
-
-def _values(field: Field) -> st.SearchStrategy[Any]:
-    match kind := field.kind:
-        case Switch():
-            values: st.SearchStrategy[Any] = st.booleans()
-        case Whole():
-            values = st.integers(kind.minimum, kind.maximum)
-        case Duration():
-            values = st.timedeltas(kind.minimum, kind.maximum)
-        case Choice():
-            values = st.sampled_from(kind.words)
-        case QueueName():
-            values = st.sampled_from(["default", "emails", "a_1"])
-        case Url():
-            values = st.sampled_from(["postgres://a/b", "postgresql://u:p@h:1/d?x=y%20z"])
-        case Several():
-            values = st.sampled_from([("a",), ("b", "c"), ("c", "a")])
-        case _:
-            raise AssertionError(kind)
-    return values | st.none() if kind.optional else values
-
-
-def _free_fields() -> dict[tuple[str, ...], Field]:
-    """Keys that no other key bounds; one queue stands for all."""
-    bound = {"min-connections", "max-connections", "delay", "max-delay"}
-    return {
-        tuple("emails" if part == "<name>" else part for part in field.path): field
-        for field in fields()
-        if field.path[-1] not in bound
-    }
-
-
-FIELDS = _free_fields()
-SOURCE = st.fixed_dictionaries(
-    {}, optional={path: _values(field) for path, field in FIELDS.items()}
-)
-NAMES = ["pyproject.toml", "pgtasks.toml", "pgtasks.test.toml", "PGTASKS__", "--"]
-
-
-def _toml(source: Mapping[tuple[str, ...], Any], prefix: str = "") -> str:
-    lines = (
-        f"{prefix}{'.'.join(path)} = {json.dumps(FIELDS[path].kind.plain(value))}\n"
-        for path, value in source.items()
-    )
-    return "".join(lines)
-
-
-def _load(sources: list[dict[tuple[str, ...], Any]], folder: Path) -> Loaded:
-    pyproject, file, environment_file, variables, flags = sources
-    (folder / "pyproject.toml").write_text(_toml(pyproject, "tool.pgtasks."))
-    (folder / "pgtasks.toml").write_text(_toml(file))
-    (folder / "pgtasks.test.toml").write_text(_toml(environment_file))
-    environ = {
-        FIELDS[path].variable.replace("<NAME>", "EMAILS"): (
-            value if isinstance(value, str) else FIELDS[path].kind.show(value)
-        )
-        for path, value in variables.items()
-    }
-    overrides = {
-        ".".join(path): "none" if value is None else value for path, value in flags.items()
-    }
-    return load(overrides, folder=folder, environment="test", environ=environ)
-
-
-@settings(deadline=None)  # it writes files
-@given(st.lists(SOURCE, min_size=5, max_size=5))
-def test_the_last_source_that_mentions_a_key_wins(
-    sources: list[dict[tuple[str, ...], Any]],
-) -> None:
-    """For every key: the value and the origin are those of the last source, else the default."""
-    with TemporaryDirectory() as folder:
-        loaded = _load(sources, Path(folder))
-    queue_mentioned = any("emails" in path for source in sources for path in source)
-    for path, field in FIELDS.items():
-        if "emails" in path and not queue_mentioned:
-            continue
-        winner = next((n for n in reversed(range(5)) if path in sources[n]), None)
-        value: Any = loaded.config
-        for part in path:
-            name = part.replace("-", "_")
-            value = value[part] if isinstance(value, dict) else getattr(value, name)
-        expected = field.default if winner is None else sources[winner][path]
-        assert value == expected, path
-        origin = str(loaded.origins[".".join(path)])
-        assert origin.startswith("default" if winner is None else NAMES[winner]), path
-        if winner is not None and winner < 3:
-            assert loaded.origins[".".join(path)].line == list(sources[winner]).index(path) + 1
 
 
 def test_reading_does_not_wait_for_tomlkit() -> None:

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,6 +47,57 @@ def test_what_the_decorator_says_wins():
     assert (made.timeout_seconds, made.lease, made.durable) == (2.0, timedelta(seconds=5), True)
     assert isinstance(made.retry, Retry)
     assert (made.retry.max_retries, made.retry.delay) == (1, DEFAULTS.delay)
+
+
+@pytest.mark.parametrize(
+    ("own", "name", "value"),
+    [
+        (Retry(max_retries=3), "max_retries", 3),
+        (Retry(delay="5s"), "delay", timedelta(seconds=5)),
+        (Retry(jitter=0), "jitter", timedelta(0)),
+        (Retry(max_delay="3h"), "max_delay", timedelta(hours=3)),
+        (Retry(backoff="constant"), "backoff", "constant"),
+        (Retry(retry_on=OSError), "retry_on", (OSError,)),
+        (Retry(give_up_on=OSError), "give_up_on", (OSError,)),
+    ],
+)
+def test_each_field_of_a_retry_that_is_left_open_is_the_configurations(
+    own: Retry, name: str, value: Any
+):
+    defaults = TaskConfig(
+        retries=7, delay=timedelta(seconds=2), jitter=timedelta(seconds=3),
+        max_delay=timedelta(hours=1), backoff="linear",
+    )  # fmt: skip
+    made = Policy.of(TaskSettings(retries=own), defaults, durable=False).retry
+    expected = attrs.evolve(Retry(7, "2s", "3s", "1h", "linear"), **{name: value})
+    assert made == expected
+
+
+def test_a_function_that_fails_leaves_it_to_the_configuration():
+    defaults = TaskConfig(retries=1, delay=timedelta(seconds=7), jitter=timedelta(0))
+    made = Policy.of(TaskSettings(retries=lambda *_: "soon"), defaults, durable=False).retry
+    assert made.delay_after(1, ValueError()) == timedelta(seconds=7)
+    assert made.delay_after(2, ValueError()) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, set()),
+        ({"queue": "q", "lease": 5, "durable": False}, {"queue", "lease", "durable"}),
+        ({"timeout": None}, {"timeout"}),
+        ({"on_success": "delete", "on_failure": "delete"}, {"on-success", "on-failure"}),
+        ({"retries": 0}, {"retries"}),
+        ({"retries": lambda *_: None}, {"retries"}),
+        ({"retries": Retry()}, set()),
+        ({"retries": Retry(3, max_delay=5)}, {"retries", "max-delay"}),
+        ({"retries": Retry(retry_on=OSError, give_up_on=())}, {"retry-on", "give-up-on"}),
+    ],
+)
+def test_what_was_said_is_known_by_the_names_of_the_configuration(
+    settings: dict[str, Any], said: set[str]
+):
+    assert TaskSettings(**settings).said == said
 
 
 def test_a_decorator_may_switch_durable_off():

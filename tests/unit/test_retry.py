@@ -1,8 +1,10 @@
 """When a failed message is tried again, for how long it waits, and what a policy refuses."""
 
 import asyncio
+import inspect
 import logging
 import math
+import pickle
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -27,7 +29,7 @@ retries = st.builds(
     max_delay=caps,
     backoff=st.sampled_from(["exponential", "linear", "constant"]),
 )
-failures = st.integers(1, 10**6) | st.integers(1, 2**62)
+failures = st.integers(0, 10**6) | st.integers(0, 2**62)
 shares = st.floats(0, 1, exclude_max=True)
 
 
@@ -52,9 +54,22 @@ def test_every_pause_is_within_its_bounds(retry: Retry, count: int, share: float
 
 @unhurried
 @given(retries, failures, failures)
-def test_the_shortest_pause_never_shrinks(retry: Retry, first: int, second: int) -> None:
-    earlier, later = sorted((first, second))
-    assert retry.bounds(earlier)[0] <= retry.bounds(later)[0]
+def test_no_pause_shrinks(retry: Retry, first: int, second: int) -> None:
+    earlier, later = (retry.bounds(count) for count in sorted((first, second)))
+    assert earlier[0] <= later[0]
+    assert earlier[1] <= later[1]
+
+
+@unhurried
+@given(retries)
+def test_a_million_attempts_end_at_the_cap_or_below(retry: Retry) -> None:
+    """Every one of them, not only those that happen to be drawn; nothing is too large for it."""
+    last = retry.bounds(0)
+    for count in [*range(200), *range(200, 10**6, 9973), 10**6]:
+        bounds = retry.bounds(count)
+        assert ZERO <= bounds[0] <= bounds[1] <= retry.max_delay
+        assert last <= bounds
+        last = bounds
 
 
 @unhurried
@@ -72,6 +87,27 @@ def test_milliseconds_survive(milliseconds: int, doublings: int) -> None:
     retry = Retry(FOR_EVER, delay=milliseconds / 1000, jitter=0, max_delay=timedelta(days=36_000))
     expected = min(timedelta(milliseconds=milliseconds * 2**doublings), retry.max_delay)
     assert retry.bounds(doublings + 1) == (expected, expected)
+
+
+@unhurried
+@given(retries, st.integers(0, 150))
+def test_pauses_together_are_their_sum(retry: Retry, count: int) -> None:
+    pairs = [retry.bounds(one) for one in range(1, count + 1)]
+    for one, total in enumerate(retry.waited(count)):
+        expected = sum((pair[one] for pair in pairs), ZERO)
+        # As a whole number of microseconds: a float is not that exact over thousands of years.
+        assert abs(total - expected / timedelta(seconds=1)) <= 1e-6 * max(1.0, total)
+
+
+@unhurried
+@given(retries, st.integers(0, 10**6), st.integers(0, 10**6))
+@example(Retry(delay=timedelta(days=36_500), max_delay=timedelta(days=36_500)), 10**6, 0)
+def test_pauses_together_grow_and_are_finite(retry: Retry, first: int, second: int) -> None:
+    earlier, later = (retry.waited(count) for count in sorted((first, second)))
+    for one in (0, 1):
+        assert 0 <= earlier[one] <= later[one] <= 10**6 * retry.max_delay.total_seconds() + 1
+    assert later[0] <= later[1]
+    assert math.isfinite(later[1])
 
 
 def test_exponential() -> None:
@@ -164,7 +200,7 @@ def test_of_a_number_a_policy_or_nothing() -> None:
     assert Retry.of(None, defaults) is defaults
     assert Retry.of(2, defaults) == Retry(max_retries=2, delay=3)
     own = Retry(max_retries=1)
-    assert Retry.of(own, defaults) is own
+    assert Retry.of(own, defaults) == Retry(max_retries=1, delay=3)
     nonsense: list[Any] = ["5", True, 2.5, -1]
     for value in nonsense:
         with pytest.raises(TaskDefinitionError):
@@ -216,3 +252,60 @@ def test_policies_can_be_compared_and_kept() -> None:
     assert Retry(delay=1) == Retry(delay=timedelta(seconds=1))
     assert len({Retry(), Retry(), Retry(jitter=0)}) == 2
     assert CallableRetry(raising, Retry()) == CallableRetry(raising, Retry())
+
+
+# What is left open
+
+
+GIVEN: dict[str, Any] = {
+    "max_retries": 3, "delay": "2s", "jitter": "3s", "max_delay": "1h", "backoff": "linear",
+    "retry_on": OSError, "give_up_on": (KeyError, ValueError),
+}  # fmt: skip
+DEFAULTS = Retry(9, "9s", "8s", "7h", "constant", (TypeError, OSError), TypeError)
+
+
+@given(st.sets(st.sampled_from(sorted(GIVEN))))
+def test_each_field_that_is_left_open_is_the_defaults(names: set[str]) -> None:
+    own = Retry(**{name: GIVEN[name] for name in names})
+    whole = Retry(**GIVEN)
+    assert own.given == names
+    filled = Retry.of(own, DEFAULTS)
+    assert isinstance(filled, Retry)
+    for name in GIVEN:
+        expected = whole if name in names else DEFAULTS
+        assert getattr(filled, name) == getattr(expected, name), name
+    assert filled.filled(Retry()) == filled
+
+
+def test_what_is_given_is_given_even_when_it_is_the_default() -> None:
+    assert Retry(25, delay=1).filled(DEFAULTS) == Retry(
+        25, 1, "8s", "7h", "constant", (TypeError, OSError), TypeError
+    )
+    assert Retry(give_up_on=()).filled(DEFAULTS).give_up_on == ()
+
+
+def test_alone_it_stands_on_its_own_defaults() -> None:
+    assert pauses(Retry(delay="250ms"), 3) == seconds(0.25, 0.5, 1)
+    assert Retry().bounds(1) == (timedelta(seconds=1), timedelta(seconds=2))
+    assert Retry() == Retry(25, 1, 1, "1d", "exponential", BaseException, ())
+
+
+def test_it_shows_what_was_given() -> None:
+    assert repr(Retry()) == "Retry()"
+    assert repr(Retry(5, delay="250ms", give_up_on=ValueError)) == (
+        'Retry(max_retries=5, delay="250ms", give_up_on=ValueError)'
+    )
+    assert repr(Retry(retry_on=(OSError, KeyError))) == "Retry(retry_on=(OSError, KeyError))"
+    assert "max_retries: int = 25" in str(inspect.signature(Retry))
+
+
+def test_it_travels_between_processes() -> None:
+    own = pickle.loads(pickle.dumps(Retry(5, backoff="linear")))
+    assert own == Retry(5, backoff="linear")
+    assert own.given == {"max_retries", "backoff"}
+
+
+def test_a_function_falls_back_to_the_defaults_in_all() -> None:
+    policy = Retry.of(raising, DEFAULTS)
+    assert policy.delay_after(1, OSError(), random=lambda: 0.0) == timedelta(seconds=9)
+    assert policy.delay_after(1, TypeError()) is None

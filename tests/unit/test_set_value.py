@@ -90,6 +90,10 @@ def test_set_value_keeps_the_mode_and_hides_a_new_password(project: Project) -> 
     new = project.folder / "pgtasks.prod.toml"
     set_value(new, "database.url", "postgresql://me:s3cret@db/app")
     assert stat.S_IMODE(new.stat().st_mode) == 0o600
+    set_value(file, "database.url", "postgresql://me@db/app")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    set_value(file, "database.url", "postgresql://me:s3cret@db/app")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 def test_set_value_keeps_the_line_ends_of_windows(project: Project) -> None:

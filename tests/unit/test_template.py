@@ -46,11 +46,12 @@ def test_the_examples_are_valid_too(tmp_path: Path) -> None:
     text = settings_text()
     text = re.sub(r"^#\w.*\n", "", text, flags=re.MULTILINE)
     text = re.sub(r"^# For example: ", "", text, flags=re.MULTILINE)
-    text = re.sub(r"^# (?=\[worker|concurrency|weight|# )", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^# (?=\[worker|[a-z-]+ = |# )", "", text, flags=re.MULTILINE)
     (tmp_path / "pgtasks.toml").write_text(text)
     config = _load(tmp_path)
     assert config.worker.queues == ("default", "emails")
     assert config.worker.queue_config["emails"].concurrency == 4
+    assert config.worker.queue_config["emails"].failed_for is None
     assert config.database.url is not None
 
 

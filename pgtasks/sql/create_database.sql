@@ -1,0 +1,2 @@
+-- Create the database {name} as a copy of the database {template}.
+CREATE DATABASE {name} TEMPLATE {template}

@@ -1,0 +1,2 @@
+-- The time by the clock that decides.
+SELECT clock_timestamp()

@@ -1,0 +1,95 @@
+-- Four roles, each with the rights it needs and no others; docs/roles.md says why these. To be run
+-- on a database with the schema of pgtasks in it, by a superuser, or by the owner of both who may
+-- create roles. Run again it adds what is missing, and changes nothing else.
+BEGIN;
+SET LOCAL search_path = pg_catalog, pg_temp;
+
+DO $$
+DECLARE
+    wanted text;
+BEGIN
+    FOREACH wanted IN ARRAY ARRAY['{admin}', '{worker}', '{producer}', '{reader}'] LOOP
+        IF to_regrole(wanted) IS NULL THEN
+            EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);
+        END IF;
+    END LOOP;
+END
+$$;
+
+-- {admin} owns all that is pgtasks', to upgrade it and to make queues. What belongs to an
+-- extension stays with it.
+DO $$
+DECLARE
+    owned text;
+BEGIN
+    IF NOT pg_has_role('{admin}', 'USAGE') THEN
+        GRANT {admin} TO CURRENT_USER;
+    END IF;
+    IF NOT has_database_privilege('{admin}', current_database(), 'CREATE') THEN
+        EXECUTE format('GRANT CREATE ON DATABASE %I TO {admin}', current_database());
+    END IF;
+    IF NOT has_schema_privilege('{admin}', 'pgmq', 'CREATE') THEN
+        GRANT CREATE ON SCHEMA pgmq TO {admin};
+    END IF;
+    FOREACH owned IN ARRAY ARRAY(
+        SELECT what
+        FROM (
+            SELECT 'pg_namespace'::regclass AS catalog, oid, nspowner AS owner,
+                format('SCHEMA %I', nspname) AS what
+            FROM pg_namespace
+            WHERE nspname IN ('pgtasks', 'pgmq')
+            UNION ALL
+            SELECT 'pg_class'::regclass, oid, relowner, format('TABLE %s', oid::regclass)
+            FROM pg_class
+            WHERE relkind IN ('r', 'p') AND (
+                relnamespace = 'pgtasks'::regnamespace
+                OR oid = 'pgmq.meta'::regclass
+                OR oid IN (
+                    SELECT to_regclass(format('pgmq.%I', prefix || queue_name))
+                    FROM pgmq.meta, (VALUES ('q_'), ('a_')) AS tables (prefix)
+                    WHERE pgtasks.is_queue_name(queue_name)
+                )
+            )
+            UNION ALL
+            SELECT 'pg_proc'::regclass, oid, proowner, format('FUNCTION %s', oid::regprocedure)
+            FROM pg_proc
+            WHERE pronamespace = 'pgtasks'::regnamespace
+        ) AS ours
+        WHERE owner <> '{admin}'::regrole AND NOT EXISTS (
+            SELECT FROM pg_depend
+            WHERE classid = ours.catalog AND objid = ours.oid AND deptype = 'e'
+        )
+        ORDER BY what LIKE 'SCHEMA %' DESC
+    )
+    LOOP
+        EXECUTE format('ALTER %s OWNER TO {admin}', owned);
+    END LOOP;
+END
+$$;
+
+-- The others find the tables, and see whether the schema is the one that they work with.
+GRANT USAGE ON SCHEMA pgtasks, pgmq TO {worker}, {producer}, {reader};
+GRANT SELECT ON pgtasks.migration, pgmq.meta TO {worker}, {producer}, {reader};
+
+-- {worker} does what it likes with messages and schedules, and nothing with the tables themselves.
+GRANT SELECT, INSERT, UPDATE, DELETE ON pgtasks.schedule, pgtasks.fire, pgtasks.turn TO {worker};
+
+-- {reader} sees everything, and changes nothing.
+GRANT SELECT ON pgtasks.schedule, pgtasks.fire, pgtasks.turn TO {reader};
+
+-- On the queues that there are, and on those to come, these two have the same rights, and
+-- {producer} adds messages, hears their numbers, and reads none.
+INSERT INTO pgtasks.grantee (role, rights)
+VALUES ('{worker}', 'worker'), ('{producer}', 'producer'), ('{reader}', 'reader')
+ON CONFLICT (role) DO UPDATE SET rights = excluded.rights;
+DO $$
+BEGIN
+    PERFORM pgtasks.grant_queue(queue_name)
+    FROM pgmq.meta
+    WHERE pgtasks.is_queue_name(queue_name)
+        AND to_regclass(format('pgmq.%I', 'q_' || queue_name)) IS NOT NULL
+        AND to_regclass(format('pgmq.%I', 'a_' || queue_name)) IS NOT NULL;
+END
+$$;
+
+COMMIT;
