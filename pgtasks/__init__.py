@@ -25,6 +25,7 @@ from pgtasks.errors import (
     UnknownQueueError,
     UnknownScheduleError,
     UnknownTaskError,
+    WorkerFault,
 )
 from pgtasks.message import Handle
 from pgtasks.outcome import Discard, RetryLater, Snooze
@@ -74,6 +75,7 @@ __all__ = [
     "UnknownScheduleError",
     "UnknownTaskError",
     "Worker",
+    "WorkerFault",
     "connect",
     "current_client",
     "current_message",

@@ -102,6 +102,7 @@ class HealthFile:
         try:
             made.write(status)
             unfinished.rename(path)
+            list(_read_all(folder))  # removes what workers left that were killed
         except BaseException:
             made.close()
             unfinished.unlink(missing_ok=True)
@@ -116,6 +117,10 @@ class HealthFile:
         """
         text = msgspec.json.encode(status)
         os.pwrite(self._descriptor, b"%08x %s\n" % (zlib.crc32(text), text), 0)
+
+    def is_gone(self) -> bool:
+        """Whether somebody has removed the file, so that nobody can find it."""
+        return os.fstat(self._descriptor).st_nlink == 0
 
     def close(self) -> None:
         """Remove the file: the worker has ended."""

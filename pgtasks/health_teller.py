@@ -40,10 +40,6 @@ class HealthTeller:
             ConfigError: the address to answer at cannot be had.
         """
         await self._listen()
-        try:
-            self._file = HealthFile.make(self._status())
-        except OSError as error:
-            log.warning("`pgtasks health` cannot find this worker", error=str(error))
         self._tell()
 
     def close(self) -> None:
@@ -53,6 +49,7 @@ class HealthTeller:
             self._timer.cancel()
         if self._file is not None:
             self._file.close()
+            self._file = None
 
     @property
     def _config(self) -> HealthConfig:
@@ -79,13 +76,21 @@ class HealthTeller:
 
     def _tell(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(TELL_SECONDS, self._tell)
-        if self._file is None:
-            return
         try:
-            self._file.write(self._status())
+            self._write()
         except OSError as error:
             if not self._is_failing:
-                log.warning("the file for `pgtasks health` cannot be written", error=str(error))
+                log.warning("`pgtasks health` cannot know of this worker", error=str(error))
             self._is_failing = True
         else:
             self._is_failing = False
+
+    def _write(self) -> None:
+        # Some systems remove what an account left in memory or in /tmp when it logs out.
+        if self._file is not None and self._file.is_gone():
+            self._file.close()
+            self._file = None
+        if self._file is None:
+            self._file = HealthFile.make(self._status())
+        else:
+            self._file.write(self._status())

@@ -110,7 +110,7 @@ async def _missing(connection: Connection) -> list[Migration]:
         raise SchemaError(
             f"the role {facts['role']!r} may not use the pgtasks schema: {error}\n"
             f"As its owner: GRANT USAGE ON SCHEMA pgtasks, pgmq TO {facts['role']}; and the "
-            "rights on their tables that the role needs."
+            "rights on their tables that the role needs, as `pgtasks db roles` does."
         ) from error
     known = migrations()
     if newer := [version for version in applied if version > known[-1].version]:

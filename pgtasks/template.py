@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from pgtasks.config_reference import NAME, Field, fields
-from pgtasks.database_url import EXAMPLE_URL
 from pgtasks.errors import ConfigError
 
 TASKS: Final = '''\
@@ -63,9 +62,14 @@ _HEAD: Final = """\
 # Times are seconds as a number, or text such as "250ms", "30s", "5m", "1h".
 # A variable wins over this file, as in PGTASKS__WORKER__CONCURRENCY=8, and a flag over both.
 # `pgtasks config show` says what is in force, and where it came from.
+# A password belongs into PGTASKS_DATABASE_URL, or here if nobody else may read this file.
 """
 _SET: Final = {"worker.tasks": ["tasks"]}
-_EXAMPLES: Final = {"database.url": EXAMPLE_URL, "worker.queues": ["default", "emails"]}
+_EXAMPLES: Final = {
+    "database.url": "postgresql://shop@db.example.com/shop?sslmode=verify-full",
+    "worker.queues": ["default", "emails"],
+    "worker.health.listen": "127.0.0.1:9464",
+}
 _EXAMPLE_QUEUE: Final = {"concurrency": 4, "weight": 2, "done-for": "1d", "failed-for": "none"}
 
 

@@ -77,7 +77,8 @@ def explained(database: Database) -> Iterator[None]:
     except asyncpg.InsufficientPrivilegeError as error:
         raise DatabaseError(
             f"this role may not do that: {error}\n"
-            "Give it rights on the schemas pgmq and pgtasks and their tables, or use another role."
+            "Give it rights on the schemas pgmq and pgtasks and their tables (`pgtasks db roles` "
+            "does), or use another role."
         ) from error
     except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError) as error:
         raise SchemaError(f"{error}; `pgtasks doctor` looks for what else is missing") from error

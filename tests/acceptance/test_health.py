@@ -28,6 +28,7 @@ from eventually import eventually, eventually_async
 
 from pgtasks import Client, Config, connect, exit_codes
 from pgtasks.config import DatabaseConfig
+from pgtasks.health_file import PLACES
 
 STALE_SECONDS = 5.0
 STALE = {"PGTASKS__WORKER__HEALTH__STALE_AFTER": f"{STALE_SECONDS:g}s"}
@@ -143,6 +144,23 @@ def test_a_worker_is_asked_for_by_its_folder_or_its_number(
         eventually(lambda: _equal([w["pid"] for w in ask(tmp_path).workers], [worker.pid]))
     finally:
         other.end()
+
+
+def test_a_worker_whose_file_somebody_removed_makes_another(
+    start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """As systemd does with what an account has in memory when it logs out."""
+    worker = start_worker().wait_until_ready()
+    becomes_well(tmp_path)
+    [file] = [
+        path for place in PLACES for path in Path(place).glob(f"pgtasks-*/{worker.pid}-*.worker")
+    ]
+
+    file.unlink()
+
+    becomes_well(tmp_path)
+    assert worker.stop() == exit_codes.OK
+    assert not list(file.parent.glob(f"{worker.pid}-*"))
 
 
 async def test_a_task_that_blocks_the_loop_makes_it_red_until_it_has_ended(
@@ -400,6 +418,7 @@ async def test_a_database_that_is_away_ends_readiness_and_not_liveness(
         away_at = time.monotonic()
         await asyncio.to_thread(server.stop, "fast")
         http.becomes(200, 503)
+        becomes(tmp_path, exit_codes.OK, "database")
         answers = []
         while time.monotonic() - away_at < STALE_SECONDS + LATE_SECONDS:
             assert http.get("/livez") == (200, "ok\n")

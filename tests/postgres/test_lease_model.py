@@ -186,7 +186,8 @@ class Leases(RuleBasedStateMachine):
     def begin(self, freezes: bool) -> None:
         """Some work is under way: from nothing, too few sequences come to where it hurts."""
         self.defer(number=8, later=False)
-        self.claim(worker="a", limit=3, freezes=False)
+        self.claim(worker="a", limit=4, freezes=False)
+        self.archive_some(self.held["a"][:1])
         self.claim(worker="b", limit=3, freezes=freezes)
 
     @rule(number=st.integers(1, 4), later=st.booleans())
@@ -220,7 +221,9 @@ class Leases(RuleBasedStateMachine):
     @rule(data=st.data(), settling=st.booleans())
     def extend(self, data: st.DataObject, settling: bool) -> None:
         """Whose lease is being settled wants it extended only if that has not happened yet."""
-        leases = self.pick(data, self.everybodys())
+        leases = self.everybodys()
+        put_back = [one for one in leases if self.is_ours(one) and self.was_written_since(one)]
+        leases = self.pick(data, (settling and put_back) or leases)
         extensions = [
             Extension(one.id, one.delivery, HOUR, settling, one.headers) for one in leases
         ]
@@ -228,8 +231,8 @@ class Leases(RuleBasedStateMachine):
         for lease in leases:
             [answer] = [row for row in answers if row["msg_id"] == lease.id]
             assert answer["held"] is self.is_ours(lease)
-            was_put_back = settling and self.was_written_since(lease)
-            assert answer["extended"] is (self.is_ours(lease) and not was_put_back)
+            not_to_be = settling and self.was_written_since(lease)
+            assert answer["extended"] is (self.is_ours(lease) and not not_to_be)
             if answer["extended"]:
                 self.queue[lease.id].is_due = False
 
@@ -246,7 +249,10 @@ class Leases(RuleBasedStateMachine):
     @with_some(lambda self: self.everybodys())
     @rule(data=st.data())
     def give_up(self, data: st.DataObject) -> None:
-        leases, delivery = of_one_delivery(self.pick(data, self.everybodys()))
+        self.archive_some(self.pick(data, self.everybodys()))
+
+    def archive_some(self, leases: list[Held]) -> None:
+        leases, delivery = of_one_delivery(leases)
         states = [one.counting("failures") for one in leases]
         ids = self.run(
             self.store.archive(
@@ -486,9 +492,9 @@ FENCES = {
     "count a crash": ("count_crash", "message.read_ct = $2", "$2::integer > 0"),
     "claim": ("claim", "least(message.read_ct, 2147483646) + 1", "message.read_ct"),
     "lower": ("retry", "SET vt =", "SET read_ct = read_ct - 1, vt ="),
-    "redrive": ("redrive", "SELECT msg_id FROM chosen)", 'SELECT msg_id FROM pgmq."a_default")'),
+    "redrive": ("redrive", 'DELETE FROM pgmq."a_default"', 'UPDATE pgmq."a_default" SET vt = vt'),
 }
-"""By what is done: the statement, what in it keeps it from touching what is somebody else's, and
+"""By what is done: the statement, what in it keeps a message with one owner and in one place, and
 what is left of that."""
 
 

@@ -191,7 +191,6 @@ INSERT INTO pgmq.q_default (vt, read_ct) VALUES (now(), 5)
 INSERT INTO pgmq.q_default (vt, enqueued_at) VALUES (now(), now())
 INSERT INTO pgmq.q_default (msg_id, vt) OVERRIDING SYSTEM VALUE VALUES (5, now())
 INSERT INTO pgmq.q_default (vt) VALUES (now()) ON CONFLICT (msg_id) DO UPDATE SET vt = now()
-MERGE INTO pgmq.q_default q USING (VALUES (1)) AS v (n) ON q.msg_id = n WHEN MATCHED THEN DELETE
 """.strip().splitlines()
 """What a producer may not although it may add messages."""
 
@@ -259,6 +258,18 @@ async def test_everybody_else_has_no_rights_at_all(connection: Any, rows: Rows):
         "(SELECT FROM aclexplode(relacl) WHERE grantee = 0)"
     )
     assert (schemas, [row[0] for row in tables]) == ([], ["pgtasks.grantee"])
+
+
+async def test_every_table_of_ours_is_thought_of(cast: Cast, connection: Any):
+    """One that a migration adds has to be in sql/roles.sql: else no worker could use it."""
+    tables = await connection.fetch(
+        "SELECT relname::text AS name, "
+        "has_table_privilege($1, oid, 'SELECT') AND has_table_privilege($2, oid, 'SELECT') AS seen "
+        "FROM pg_class WHERE relnamespace = 'pgtasks'::regnamespace AND relkind IN ('r', 'v')",
+        f"{cast.prefix}_worker", f"{cast.prefix}_reader",
+    )  # fmt: skip
+    assert len(tables) >= 5
+    assert [row["name"] for row in tables if not row["seen"]] == []
 
 
 # What works

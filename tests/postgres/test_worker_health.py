@@ -234,8 +234,10 @@ async def test_a_part_that_fails_ends_the_worker_and_says_so(
     monkeypatch.setattr("pgtasks.pruner._part_of", lambda _: 0.01)
     monkeypatch.setattr(*PARTS[part], broken)
     await rows.call("work")
+    # What waits for its outcome to be written must not wait for a settler that is no more.
+    durable = attrs.evolve(config, worker=attrs.evolve(config.worker, durable=True))
     with pytest.raises(BaseExceptionGroup) as caught:
-        async with working(config, registry):
+        async with working(durable, registry):
             await anyio.sleep_forever()
     [fault] = faults(caught.value)
     assert f"because its {part} failed: " in str(fault)

@@ -110,6 +110,21 @@ def test_a_worker_that_was_killed_is_gone_whoever_has_its_number_now(place: str,
         assert list(folder.iterdir()) == []
 
 
+def test_a_new_worker_removes_what_killed_ones_have_left(place: str, folder: Path):
+    folder.mkdir(mode=0o700)
+    for number in range(3):
+        (folder / f"{number}-dead.worker").write_text("left")
+    file = HealthFile.make(status(), [place])
+    assert list(folder.iterdir()) == [file.path]
+    assert not file.is_gone()
+    file.close()
+
+
+def test_a_file_that_somebody_removed_is_known_to_be_gone(file: HealthFile):
+    file.path.unlink()
+    assert file.is_gone()
+
+
 def test_a_reader_never_sees_half_of_what_is_written(file: HealthFile, place: str):
     """Written in place, by one process, while another one reads."""
     long = Health(tuple(Problem("held up", 0.0, number) for number in range(3000)))
@@ -145,7 +160,7 @@ def test_what_is_half_written_is_read_again(
         whole = len(seen) == 5
         return seen[-1] if whole else seen[-1].replace(b'"processes":2', b'"processes":3')
 
-    monkeypatch.setattr(health_file.os, "pread", torn)
+    monkeypatch.setattr("os.pread", torn)
     [found] = find_workers([place])
     assert found.health == SICK
     assert len(seen) == 5
