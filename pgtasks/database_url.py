@@ -10,7 +10,7 @@ _HOST: Final = r"(?:\[[^\]]*\]|[^:,/?#\[\]]*)(?::[0-9]*)?"
 _HOSTS: Final = re.compile(rf"{_HOST}(?:,{_HOST})*(?=[/?#]|$)")
 _PORT: Final = re.compile(r":([0-9]*)(?=,|$)")
 _ESCAPES: Final = (
-    "write postgresql://user:password@host:port/database, and in a user or password "
+    f"write e.g. {EXAMPLE_URL} and, in a user or password, "
     "% @ : / ? # [ ] as %25 %40 %3A %2F %3F %23 %5B %5D"
 )
 _WORDS: Final = {

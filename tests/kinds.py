@@ -128,7 +128,7 @@ _ADVICE: Final = re.compile(
 def proposed(problem: str) -> str | None:
     """What an error says to write instead; None where nothing of the kind can be said."""
     advice = _ADVICE.search(problem)
-    if advice is None or problem.endswith(("...", "as %5B %5D %2F %3F %23 %40")):
+    if advice is None or problem.endswith("..."):
         return None
     if advice[1].startswith("["):
         return advice[1]

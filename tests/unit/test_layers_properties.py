@@ -104,7 +104,7 @@ def loaded_from(sources: list[Source], folder: Path) -> Loaded:
     *files, variables, flags = sources
     for name, source in zip(FILES, files, strict=True):
         prefix = "tool.pgtasks." if name == "pyproject.toml" else ""
-        (folder / name).write_text(dotted(source, prefix), "utf-8")
+        Project(folder).write(name, dotted(source, prefix))
     return load(
         {key(path): "none" if value is None else value for path, value in flags.items()},
         folder=folder,
@@ -240,7 +240,6 @@ def _meet(one: tuple[str, KeyPath], other: tuple[str, KeyPath]) -> bool:
 NO_FORM = (
     "choose another name",
     "write postgresql://...",
-    "as %5B %5D %2F %3F %23 %40",
     "name one, or remove the key",
 )
 """What is said where what was meant cannot be guessed."""
