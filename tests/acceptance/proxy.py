@@ -62,8 +62,12 @@ class Proxy:
             yield proxy
         finally:
             listener.close()
+            for link in proxy.links:
+                link.is_half_open = False
             for task in list(_pumps):
                 task.cancel()
+            while proxy.links:
+                await asyncio.sleep(0.01)
 
     @property
     def url(self) -> str:
