@@ -53,6 +53,7 @@ async def test_a_schedule_of_run_time_is_fired_at_once_by_a_worker_that_knows_it
         ran.append((customer, context.schedule))
 
     async with working(config, registry):
+        await _listens(rows)
         made = await report.schedule(Schedule("report-42", every=1), customer=42)
         assert (made.name, made.queue, made.owner, made.is_paused) == (
             "report-42", "default", None, False,
@@ -66,6 +67,19 @@ async def test_a_schedule_of_run_time_is_fired_at_once_by_a_worker_that_knows_it
         await eventually_async(twice, within_seconds=4)
         await client.schedules.remove("report-42")
         assert await client.schedules.all() == []
+
+
+async def _listens(rows: Rows) -> None:
+    """Wait until the worker hears: when it begins to, it looks for itself."""
+
+    async def does() -> None:
+        listeners = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'pgtasks listener'"
+        assert await rows.fetch(
+            f"{listeners} AND datname = current_database() AND state = 'idle' AND query ~ 'LISTEN' "
+            "AND state_change < clock_timestamp() - interval '0.2 seconds'"
+        )
+
+    await eventually_async(does)
 
 
 async def test_a_worker_leaves_schedules_of_tasks_it_does_not_know(

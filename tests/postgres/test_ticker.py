@@ -384,6 +384,32 @@ async def test_a_rule_nobody_understands_keeps_no_other_from_firing(
     assert [event for event in heard.events() if "cannot be followed" in event]
 
 
+async def test_a_rule_that_cannot_be_reckoned_with_keeps_no_other_from_firing(
+    config: Config,
+    registry: Registry,
+    rows: Rows,
+    table: Table,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """A mistake of ours must not end the firing of everything, in every worker, for ever."""
+    ran, due = hourly(registry), Schedule.due
+    hourly(registry, "odd")
+
+    def fail(self: Schedule, next_fire_at: datetime, now: datetime) -> Any:
+        if self.name == "odd":
+            raise OverflowError("date value out of range")
+        return due(self, next_fire_at, now)
+
+    monkeypatch.setattr(Schedule, "due", fail)
+    async with working(config, registry):
+        await table.declared("work", "odd")
+        await table.due("odd")
+        await table.due("work")
+        await table.fired("work", 1)
+        await rows.empty()
+    assert (len(ran), await table.fires("odd")) == (1, [])
+
+
 async def test_a_missing_queue_is_created(
     config: Config, registry: Registry, rows: Rows, table: Table
 ):
