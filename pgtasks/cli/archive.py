@@ -11,7 +11,7 @@ from cyclopts import App, Group, Parameter
 from pgtasks.cli.help import MESSAGES
 from pgtasks.cli.options import DELAY, NOTHING_GIVEN, Json, Source, read, whole
 from pgtasks.cli.output import print_json, print_table, say
-from pgtasks.cli.pages import Queue, print_ended, print_message, read_id
+from pgtasks.cli.pages import Queue, find_message, print_ended, print_message, read_id
 from pgtasks.cli.rows import ended, known_of
 from pgtasks.errors import ArgumentError, PgtasksError
 from pgtasks.filter import Filter
@@ -154,14 +154,7 @@ async def show(
         json: Print JSON, for programs.
         source: The settings.
     """
-    from pgtasks.cli.session import known_queue, open_session
-
-    number, own_id = read_id(message)
-    async with open_session(source.load()) as session:
-        store = session.store
-        await known_queue(store, queue)
-        clock: datetime = (await store.server_facts())["clock"]
-        row = await store.find_message(queue, number, own_id)
+    row, clock = await find_message(source, queue, message)
     if row is None or row["place"] != "archive":
         where = "it is not archived" if row is None else "it has not ended yet"
         raise PgtasksError(

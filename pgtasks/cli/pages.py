@@ -9,6 +9,7 @@ from uuid import UUID
 
 from cyclopts import Parameter
 
+from pgtasks.cli.options import Source
 from pgtasks.cli.output import moment, print_pairs, print_table, say, when
 from pgtasks.errors import ArgumentError
 
@@ -31,6 +32,22 @@ def read_id(text: str) -> tuple[int | None, str | None]:
             f"{text!r} is neither the number of a message nor its id (a UUID); "
             "`pgtasks message list` shows them"
         ) from None
+
+
+async def find_message(source: Source, queue: str, message: str) -> tuple[Any, datetime]:
+    """The row of one message, None when there is none, and the time by the server's clock.
+
+    Raises:
+        ArgumentError: no message can be called so.
+        UnknownQueueError: there is no such queue.
+    """
+    from pgtasks.cli.session import known_queue, open_session
+
+    number, own_id = read_id(message)
+    async with open_session(source.load()) as session:
+        await known_queue(session.store, queue)
+        clock: datetime = (await session.store.server_facts())["clock"]
+        return await session.store.find_message(queue, number, own_id), clock
 
 
 def print_ended(listed: Sequence[Mapping[str, Any]], clock: datetime) -> None:
