@@ -112,7 +112,8 @@ class Client:
             self._database = await open_database(self._loaded)
         try:
             if self._owns_database:
-                await self._database.prepare(install=self._database.server is not None)
+                install = self._database.server is not None
+                self._database = await self._database.prepare(install=install)
             # A worker's tasks may never ask for a connection.
             least = self.config.database.min_connections if self._owns_database else 0
             self._pool = await open_pool(self._database.config, "client", least=least)

@@ -67,8 +67,10 @@ class DatabaseConfig:
     idle_timeout: timedelta = setting(
         "5m", _MOMENT, "How long a connection of the pool may be idle until it is closed."
     )
-    pgbouncer: bool = setting(
-        False, Switch(), "Whether the URL leads to a pooler in transaction mode."
+    pgbouncer: bool | None = setting(
+        None,
+        Switch(optional=True),
+        "Whether the URL leads to a pooler in transaction mode; with none, that is found out.",
     )
     require_tls: bool = setting(
         False,

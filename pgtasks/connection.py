@@ -74,8 +74,16 @@ async def open_connection(
     settings: Mapping[str, str] | None = None,
     *,
     call_seconds: float = CALL_SECONDS,
+    keeps_statements: bool = True,
 ) -> Connection:
     """Open one connection, named after its purpose in `pg_stat_activity`.
+
+    Args:
+        database: where to.
+        purpose: what it is for.
+        settings: of the server, for this connection.
+        call_seconds: how long any of its calls may take.
+        keeps_statements: whether prepared statements are kept, which few poolers allow.
 
     Raises:
         DatabaseUnreachable: it could not be opened in time; the text says why and what to check.
@@ -86,7 +94,7 @@ async def open_connection(
                 database.url,
                 timeout=database.connect_timeout.total_seconds(),
                 command_timeout=call_seconds,
-                statement_cache_size=0 if database.pgbouncer else 1000,
+                statement_cache_size=1000 if keeps_statements and not database.pgbouncer else 0,
                 server_settings=_server_settings(database, purpose, settings or {}),
                 **_secured(database),
             )

@@ -309,10 +309,7 @@ class Crew:
 
     def _listening(self) -> Listener | None:
         fetching = self.client.config.worker.queue_fetch
-        if not fetching.notify or self.alone:
-            return None
-        if self.database.pgbouncer:
-            log.warning("LISTEN does not pass PgBouncer in transaction mode: polling only")
+        if not fetching.notify or self.alone or self.database.pgbouncer:
             return None
         return Listener(self.database, self._wake, fetching.error_delay.total_seconds())
 

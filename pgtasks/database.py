@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Self
 
 import anyio.to_thread
 import asyncpg
@@ -20,6 +21,7 @@ from pgtasks.connection import (
 )
 from pgtasks.errors import DatabaseError, PgtasksError
 from pgtasks.layers import Loaded, find_project_folder
+from pgtasks.store import Store
 
 
 @attrs.frozen
@@ -29,16 +31,18 @@ class Database:
     config: DatabaseConfig
     server: embedded.Server | None
     """The embedded server, held up by this process; None when the database is somebody's own."""
+    tls: str = ""
+    """How a connection was protected on its way, as `connection.protection` says; "": unknown."""
 
     def close(self) -> None:
         """Let go of the embedded server, if there is one; the last to do so stops it."""
         if self.server is not None:
             self.server.close()
 
-    async def prepare(self, *, install: bool) -> str:
+    async def prepare(self, *, install: bool) -> Self:
         """Bring the schema up to date when `install`, else only check that it is.
 
-        Returns how the connection was protected on its way, as `connection.protection` does.
+        Returns the same database with what was found out about the way to it.
 
         Raises:
             DatabaseUnreachable: no connection in time.
@@ -50,7 +54,15 @@ class Database:
                 await migrate.upgrade(connection)
             else:
                 await migrate.check(connection)
-            return protection(connection)
+            config = attrs.evolve(self.config, pgbouncer=await self._is_pooled(connection))
+            return attrs.evolve(self, config=config, tls=protection(connection))
+
+    async def _is_pooled(self, connection: Connection) -> bool:
+        if self.config.pgbouncer is not None:
+            return self.config.pgbouncer
+        # A pooler introduces itself with a number of its own.
+        facts = await Store(connection).server_facts()
+        return bool(facts["backend"] != connection.get_server_pid())
 
     @asynccontextmanager
     async def set_up(self) -> AsyncIterator[Connection]:
@@ -81,7 +93,8 @@ class Database:
     @asynccontextmanager
     async def connection(self, purpose: str) -> AsyncIterator[Connection]:
         """Open one connection for the length of a block."""
-        connection = await open_connection(self.config, purpose)
+        # Whether there is a pooler between may not be known yet.
+        connection = await open_connection(self.config, purpose, keeps_statements=False)
         try:
             yield connection
         finally:

@@ -207,11 +207,10 @@ async def _opened(config: Config | None) -> tuple[Database, Config]:
         loaded = given(config)
     database = await open_database(loaded)
     try:
-        await database.prepare(install=database.server is not None)
+        return await database.prepare(install=database.server is not None), loaded.config
     except BaseException:
         database.close()
         raise
-    return database, loaded.config
 
 
 # What it ended with

@@ -192,7 +192,7 @@ class Supervisor:
         while not self._stopping.is_set():
             database = await open_database(self._loaded)
             try:
-                tls = await database.prepare(install=self._config.worker.install.enable)
+                ready = await database.prepare(install=self._config.worker.install.enable)
             except DatabaseError as error:
                 database.close()
                 cause = error.__cause__
@@ -200,8 +200,9 @@ class Supervisor:
                     raise
                 await self._wait_a_little(error, backoff.next_seconds())
             else:
-                log.info("database ready", database=masked_url(database.config.url or ""), tls=tls)
-                return database
+                url = masked_url(ready.config.url or "")
+                log.info("database ready", database=url, tls=ready.tls)
+                return ready
         return None
 
     async def _wait_a_little(self, error: Exception, seconds: float) -> None:

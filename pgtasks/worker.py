@@ -108,7 +108,7 @@ class Worker:
             plan = Plan.of(self.registry, loaded.config, self.queues, self._place)
             async with self._opened(loaded) as database:
                 await _prepare_queues(database, plan)
-                self._say(plan.remarks)
+                self._say([*plan.remarks, *_remarks(database)])
                 async with Client(loaded, database, owns_database=False) as client:
                     crew = Crew(
                         name=self.name,
@@ -232,9 +232,9 @@ class Worker:
             return
         database = await open_database(loaded)
         try:
-            tls = await database.prepare(install=loaded.config.worker.install.enable)
-            log.info("database ready", database=masked_url(database.config.url or ""), tls=tls)
-            yield database
+            ready = await database.prepare(install=loaded.config.worker.install.enable)
+            log.info("database ready", database=masked_url(ready.config.url or ""), tls=ready.tls)
+            yield ready
         finally:
             database.close()
 
@@ -244,6 +244,11 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+def _remarks(database: Database) -> Iterable[str]:
+    if database.config.pgbouncer:
+        yield "LISTEN does not pass a pooler in transaction mode: polling only"
 
 
 async def _prepare_queues(database: Database, plan: Plan) -> None:

@@ -228,7 +228,7 @@ async def listen(at: Patient) -> Sequence[Finding]:
     if seconds is not None:
         return [Finding("listen", "ok", f"NOTIFY arrives, within {seconds * 1000:.0f} ms")]
     text = f"a NOTIFY did not arrive within {LISTEN_SECONDS:g} s: {polling}"
-    step = "a pooler in transaction mode swallows it: set database.pgbouncer = true, or go past it"
+    step = "a pooler in transaction mode swallows it: go past it where messages have to start soon"
     return [Finding("listen", "warn", text, step)]
 
 

@@ -35,10 +35,12 @@ async def pooler(at: Patient) -> Sequence[Finding]:
     introduced = at.session.connection.get_server_pid()
     if limits["backend"] == introduced:
         return [Finding("pooler", "ok", "none between us and the server")]
-    if at.session.loaded.config.database.pgbouncer:
-        return [Finding("pooler", "ok", "a pooler, as database.pgbouncer says")]
+    known = at.session.loaded.config.database.pgbouncer
+    if known is not False:
+        found = "as database.pgbouncer says" if known else "workers will find it, and poll"
+        return [Finding("pooler", "ok", f"a pooler, {found}")]
     text = "another process answers than the one that was connected to: there is a pooler between"
-    step = "in transaction mode set database.pgbouncer = true; in session mode all is well"
+    step = "in transaction mode leave database.pgbouncer out; in session mode all is well"
     return [Finding("pooler", "warn", text, step)]
 
 

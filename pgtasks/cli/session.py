@@ -52,7 +52,7 @@ async def open_session(loaded: Loaded, *, with_schema: bool = True) -> AsyncIter
     try:
         with explained(database):
             if with_schema:
-                await database.prepare(install=database.server is not None)
+                database = await database.prepare(install=database.server is not None)
             async with database.connection("command") as connection:
                 yield Session(loaded, database, connection)
     finally:

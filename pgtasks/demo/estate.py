@@ -17,16 +17,15 @@ from pgtasks.store import Store
 MARK = "made by `pgtasks demo`, which will drop it"
 
 
-async def prepare(database: Database, loaded: Loaded) -> asyncpg.Record:
-    """Reach the database and bring its schema up to date; what was known of it before.
+async def prepare(database: Database, loaded: Loaded) -> tuple[Database, asyncpg.Record]:
+    """Reach the database and bring its schema up to date; it, and what was known of it before.
 
     Raises:
         DatabaseError: it cannot be reached, or not be used.
     """
     async with _connection(database) as connection:
         facts = await Store(connection).server_facts()
-    await database.prepare(install=loaded.config.worker.install.enable)
-    return facts
+    return await database.prepare(install=loaded.config.worker.install.enable), facts
 
 
 @asynccontextmanager

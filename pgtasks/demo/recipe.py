@@ -104,7 +104,7 @@ class Demo:
             self._progress.show("starting the embedded PostgreSQL")
         database = await open_database(self._loaded)
         try:
-            facts = await estate.prepare(database, self._loaded)
+            database, facts = await estate.prepare(database, self._loaded)
             async with estate.only_demo(database):
                 self._line = Line(database.config, "demo")
                 await estate.create(database)

@@ -1,7 +1,7 @@
 -- What doctor asks of the server itself.
 SELECT current_setting('server_version') AS version,
     current_setting('server_version_num')::integer AS version_number,
-    current_database() AS database, current_user AS role,
+    current_database() AS database, current_user AS role, pg_backend_pid() AS backend,
     pg_is_in_recovery() AS is_standby,
     current_setting('transaction_read_only') = 'on' AS is_read_only,
     clock_timestamp() AS clock,

@@ -128,7 +128,9 @@ def test_limits(  # noqa: PLR0917 - a table
     assert main(["doctor"]) == (exit_codes.FAILED if level == "fail" else exit_codes.OK)
 
 
-@pytest.mark.parametrize(("pgbouncer", "level"), [("true", "ok"), ("false", "warn")])
+@pytest.mark.parametrize(
+    ("pgbouncer", "level"), [("true", "ok"), ("none", "ok"), ("false", "warn")]
+)
 async def test_a_pooler_in_front(
     database_url: str, monkeypatch: pytest.MonkeyPatch, pgbouncer: str, level: str
 ):

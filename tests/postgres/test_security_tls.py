@@ -163,7 +163,7 @@ async def test_a_whole_worker_over_tls(  # noqa: PLR0917 - fixtures
 async def test_a_socket_of_this_machine_needs_no_tls(database: DatabaseConfig):
     required = attrs.evolve(database, require_tls=True)
     assert await _opened(required) == "local"
-    assert await Database(required, server=None).prepare(install=False) == "local"
+    assert (await Database(required, server=None).prepare(install=False)).tls == "local"
 
 
 @pytest.mark.parametrize(

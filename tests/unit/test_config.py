@@ -29,7 +29,7 @@ def test_defaults() -> None:
         max_connections=10,
         connect_timeout=timedelta(seconds=5),
         acquire_timeout=timedelta(seconds=5),
-        pgbouncer=False,
+        pgbouncer=None,
     )
     assert (config.worker.tasks, config.worker.concurrency, config.worker.processes) == ((), 20, 1)
     assert (config.worker.queues, config.worker.balance_strategy) == (None, "round-robin")
