@@ -6,6 +6,7 @@ from typing import Protocol
 
 import asyncpg
 import pytest
+from acceptance.checker import Checker
 from acceptance.history import VARIABLE, History
 from acceptance.tables import Tables
 from acceptance.worker_process import WorkerProcess
@@ -39,9 +40,17 @@ def history(tmp_path: Path) -> History:
 
 
 @pytest.fixture
-def start_worker(tmp_path: Path, database_url: str, history: History) -> Iterator[StartWorker]:
+def checker(database_url: str, history: History) -> Checker:
+    """What is asked at the end of a test whether every promise was kept."""
+    return Checker(history, database_url)
+
+
+@pytest.fixture
+def start_worker(
+    tmp_path: Path, database_url: str, history: History, checker: Checker
+) -> Iterator[StartWorker]:
     """Starts workers on the test's database: options alone are for `TASKS`."""
-    started: list[WorkerProcess] = []
+    started = checker.workers
 
     def start(*arguments: str, environ: Mapping[str, str] | None = None) -> WorkerProcess:
         settings = {

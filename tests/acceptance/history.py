@@ -1,16 +1,20 @@
 """History: what tasks did, told by themselves, in a file that outlives every process.
 
-Not in the database: it is the one under test.
+Not in the database: it is the one under test. Who defers writes down what was accepted, and who
+does harm writes down what and to whom, so that a checker can hold one against the other.
 """
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 
 import attrs
 from eventually import eventually
+
+from pgtasks import Handle, current_message
 
 VARIABLE = "PGTASKS_TEST_HISTORY"
 
@@ -24,18 +28,31 @@ class Event:
     pid: int
     at: float
     """The machine's monotonic clock, which all its processes share."""
+    delivery: int
+    """The delivery of the message that was running; 0 outside of one."""
     note: str
 
 
 def record(what: str, key: str, note: object = "") -> None:
     """Append an event; it is in the file when this returns, whatever becomes of the process."""
-    line = f"{what} {key} {os.getpid()} {monotonic()} {note}\n"
-    fd = os.open(os.environ[VARIABLE], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    _append(Path(os.environ[VARIABLE]), what, key, note)
+
+
+def _append(path: Path, what: str, key: str, note: object) -> None:
+    line = f"{what} {key} {os.getpid()} {monotonic()} {_delivery()} {note}\n"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         # No fsync: it would guard against the machine's end only, and take 3 ms a line.
         os.write(fd, line.encode())
     finally:
         os.close(fd)
+
+
+def _delivery() -> int:
+    try:
+        return current_message().message.delivery
+    except RuntimeError:
+        return 0
 
 
 @attrs.frozen
@@ -44,12 +61,65 @@ class History:
 
     path: Path
 
+    # What tests write down, in a file beside it
+
+    @property
+    def _notes(self) -> Path:
+        return self.path.with_name(f"{self.path.name}-notes")
+
+    def note(self, what: str, key: str, note: object = "") -> None:
+        """Write down what somebody did to the workers or their database."""
+        _append(self._notes, what, key, note)
+
+    def accepted(
+        self, key: str, handle: Handle, *, becomes: str = "done", has_effect: bool = False
+    ) -> None:
+        """Write down that `defer` has returned, and how the message is to end.
+
+        Args:
+            key: the task's first argument.
+            handle: what `defer` returned.
+            becomes: its outcome in the archive.
+            has_effect: its task writes a row of the table `effect` in its own transaction.
+        """
+        effect = "effect" if has_effect else "-"
+        self.note("accepted", key, f"{handle.queue} {handle.message_id} {becomes} {effect}")
+
+    def accepted_many(self, keys: Iterable[str], handles: Iterable[Handle]) -> None:
+        """Write down that `defer_many` has returned."""
+        for key, handle in zip(keys, handles, strict=True):
+            self.accepted(key, handle)
+
+    def unsure(self, key: str) -> None:
+        """Write down that `defer` has failed in a way that leaves open whether it had happened."""
+        self.note("unsure", key)
+
+    def rolled_back(self, key: str) -> None:
+        """Write down that the transaction was rolled back in which a message was deferred."""
+        self.note("rolled-back", key)
+
+    def fault(self, kind: str, *pids: int) -> None:
+        """Write down a fault just before it is done: to these processes, or to all of them."""
+        self.note("fault", kind, " ".join(map(str, pids)))
+
+    @contextmanager
+    def lasting_fault(self, kind: str, *pids: int) -> Iterator[None]:
+        """Write down a fault that lasts as long as the block."""
+        self.fault(kind, *pids)
+        try:
+            yield
+        finally:
+            self.note("over", kind, " ".join(map(str, pids)))
+
+    # What can be told
+
     def events(self, what: str | None = None) -> list[Event]:
-        """All events, or those of one kind, in the order they were recorded."""
-        if not self.path.exists():
-            return []
-        events = [_read(line) for line in self.path.read_text().splitlines()]
-        return [event for event in events if what in (None, event.what)]
+        """What tasks did, all of it or one kind, in the order it was recorded."""
+        return [event for event in _events(self.path) if what in (None, event.what)]
+
+    def notes(self) -> list[Event]:
+        """What tests did, in the order it was written down."""
+        return _events(self._notes)
 
     def of(self, key: str, what: str = "start") -> list[Event]:
         """The events of one message: by default its starts."""
@@ -80,6 +150,10 @@ class History:
         return {key for key, count in self.starts().items() if count > 1}
 
 
+def _events(path: Path) -> list[Event]:
+    return [_read(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
 def _read(line: str) -> Event:
-    what, key, pid, at, note = line.split(" ", 4)
-    return Event(what, key, int(pid), float(at), note)
+    what, key, pid, at, delivery, note = line.split(" ", 5)
+    return Event(what, key, int(pid), float(at), int(delivery), note)

@@ -63,6 +63,8 @@ async def dies(key: str, how: str) -> None:
     """Takes its process down, a moment after it started, so that its neighbours run as well."""
     record("start", key, current_message().attempt)
     await asyncio.sleep(0.2)
+    if how in {"kill", "segfault", "os._exit"}:
+        record("dies", key)
     match how:
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -71,8 +73,10 @@ async def dies(key: str, how: str) -> None:
         case "os._exit":
             os._exit(0)
         case "sys.exit":
+            record("raised", key)
             sys.exit()
         case "KeyboardInterrupt":
+            record("raised", key)
             raise KeyboardInterrupt
     record("end", key)
 
@@ -80,6 +84,7 @@ async def dies(key: str, how: str) -> None:
 @task
 def dies_in_thread(key: str, how: str) -> None:
     record("start", key)
+    record("raised", key)
     if how == "sys.exit":
         sys.exit()
     raise KeyboardInterrupt

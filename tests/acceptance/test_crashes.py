@@ -1,10 +1,10 @@
 """Worker processes that die or freeze in the middle of their work."""
 
-import os
 import signal
 import time
 
 import pytest
+from acceptance.checker import Checker
 from acceptance.conftest import StartWorker
 from acceptance.history import History
 from acceptance.tables import Row, Tables
@@ -12,9 +12,10 @@ from acceptance.tasks_under_test import blocking, dies, dies_in_thread, quick, s
 from acceptance.worker_process import WorkerProcess
 from eventually import eventually
 
-from pgtasks import Client, exit_codes
+from pgtasks import Client
 
 LEASE_SECONDS = 3.0
+INNOCENT = [f"innocent-{n}" for n in range(7)]
 LATE_SECONDS = 3.0
 """What a busy machine may add to a poll of a second and a process's start."""
 
@@ -26,32 +27,30 @@ def outcome(rows: list[Row], message_id: int) -> dict[str, object]:
 
 
 async def test_killed_child_is_replaced_and_what_it_ran_runs_again_at_once(
-    start_worker: StartWorker, client: Client, tables: Tables, history: History
+    start_worker: StartWorker, client: Client, tables: Tables, history: History, checker: Checker
 ) -> None:
     """Long before the lease is over, without an attempt counted; the other child goes on."""
     worker = start_worker(
         "--processes", "2", "--concurrency", "2", environ={"PGTASKS__TASK__LEASE": "60s"}
     ).wait_until_ready(2)
     keys = [f"m{n}" for n in range(4)]
-    handles = await slow.defer_many([(key, 1.0) for key in keys])
+    history.accepted_many(keys, await slow.defer_many([(key, 1.0) for key in keys]))
     history.wait_until_started(4)
     victim = history.of("m0")[0].pid
     its_keys = {event.key for event in history.events("start") if event.pid == victim}
 
-    os.kill(victim, signal.SIGKILL)
+    worker.signal_child(victim)
     await tables.drained(20)
 
     assert history.duplicates() == its_keys
     assert history.starts().total() == 4 + len(its_keys)
     assert {event.note for event in history.events("start")} == {"1"}
-    await tables.all_done_once(handle.message_id for handle in handles)
     assert {row.state.get("failures") for row in await tables.archived()} == {None}
     worker.wait_for("worker process died")
     replaced = eventually(lambda: _two(worker.children()))
     assert victim not in replaced
-    await quick.defer("after")
-    await tables.drained()
-    assert worker.stop() == exit_codes.OK
+    history.accepted("after", await quick.defer("after"))
+    await checker.check()
 
 
 def _two(pids: list[int]) -> list[int]:
@@ -60,12 +59,12 @@ def _two(pids: list[int]) -> list[int]:
 
 
 async def test_killed_worker_loses_nothing(
-    start_worker: StartWorker, client: Client, tables: Tables, history: History
+    start_worker: StartWorker, client: Client, tables: Tables, history: History, checker: Checker
 ) -> None:
     """Supervisor and children, as when a machine goes: leases run out, another takes over."""
     first = start_worker("--concurrency", "4").wait_until_ready()
     keys = [f"m{n}" for n in range(12)]
-    handles = await slow.defer_many([(key, 0.5) for key in keys])
+    history.accepted_many(keys, await slow.defer_many([(key, 0.5) for key in keys]))
     history.wait_until_started(6)
     first.end()
     killed_at = time.monotonic()
@@ -75,8 +74,6 @@ async def test_killed_worker_loses_nothing(
     start_worker("--concurrency", "4").wait_until_ready()
     await tables.drained(LEASE_SECONDS + 5 + 10)
 
-    assert not history.lost(keys)
-    await tables.all_done_once(handle.message_id for handle in handles)
     assert running <= history.duplicates()
     # What ended in the last moment may not have been settled any more.
     recent = {event.key for event in history.events("end") if event.at > killed_at - 1.5}
@@ -84,38 +81,39 @@ async def test_killed_worker_loses_nothing(
     again = max(history.of(key)[1].at for key in running)
     assert again - killed_at < LEASE_SECONDS + 1 + LATE_SECONDS
     assert {event.note for event in history.events("start")} == {"1"}
+    await checker.check()
 
 
 async def test_children_of_a_killed_supervisor_drain_and_end(
-    start_worker: StartWorker, client: Client, tables: Tables, history: History
+    start_worker: StartWorker, client: Client, tables: Tables, history: History, checker: Checker
 ) -> None:
     worker = start_worker("--processes", "2", "--concurrency", "2").wait_until_ready(2)
-    handles = await slow.defer_many([(f"m{n}", 1.0) for n in range(4)])
+    keys = [f"m{n}" for n in range(4)]
+    history.accepted_many(keys, await slow.defer_many([(key, 1.0) for key in keys]))
     history.wait_until_started(4)
 
-    os.kill(worker.pid, signal.SIGKILL)
+    worker.signal(signal.SIGKILL)
     worker.process.wait(5)
     eventually(lambda: _none(worker.leftovers()), within_seconds=5 + LATE_SECONDS)
 
-    await tables.all_done_once(handle.message_id for handle in handles)
-    assert not history.duplicates()
-    assert "Traceback" not in worker.text(), worker.text()
+    assert (await checker.check()).duplicates == 0
 
 
 async def test_children_of_a_killed_supervisor_give_back_what_outlasts_the_grace(
-    start_worker: StartWorker, client: Client, tables: Tables, history: History
+    start_worker: StartWorker, client: Client, tables: Tables, history: History, checker: Checker
 ) -> None:
     worker = start_worker("--grace", "1s").wait_until_ready()
     await slow.defer("long", 60.0)
     history.wait_until_started(1)
 
-    os.kill(worker.pid, signal.SIGKILL)
+    worker.signal(signal.SIGKILL)
     worker.process.wait(5)
     eventually(lambda: _none(worker.leftovers()), within_seconds=1 + 3 + LATE_SECONDS)
 
     [row] = await tables.waiting()
     assert row.is_due
     assert row.state == {"releases": 1}
+    await checker.check(drained=False)
 
 
 def _none(pids: list[int]) -> None:
@@ -123,35 +121,40 @@ def _none(pids: list[int]) -> None:
 
 
 @pytest.mark.parametrize("how", ["kill", "segfault", "os._exit"])
-async def test_message_that_kills_its_process_is_archived_and_its_neighbours_are_done(
-    how: str, start_worker: StartWorker, client: Client, tables: Tables, history: History
+async def test_message_that_kills_its_process_is_archived_and_its_neighbours_are_done(  # noqa: PLR0917 - fixtures
+    how: str,
+    start_worker: StartWorker,
+    client: Client,
+    tables: Tables,
+    history: History,
+    checker: Checker,
 ) -> None:
     """Proven alone, after three crashes at most; nobody else is taken for the culprit."""
-    worker = start_worker("--concurrency", "8").wait_until_ready()
+    start_worker("--concurrency", "8").wait_until_ready()
     async with client.pool.acquire() as on, on.transaction():
         poison = await dies.options(connection=on).defer("poison", how)
-        innocent = await slow.options(connection=on).defer_many(
-            [(f"innocent-{n}", 0.3) for n in range(7)]
-        )
+        innocent = await slow.options(connection=on).defer_many([(key, 0.3) for key in INNOCENT])
+    history.accepted("poison", poison, becomes="crashed")
+    history.accepted_many(INNOCENT, innocent)
     await tables.drained(30)
 
     archived = await tables.archived()
     ended = outcome(archived, poison.message_id)
     assert ended["outcome"] == "crashed"
     assert ended["reason"]
-    assert history.starts()["poison"] <= 3
-    for n, handle in enumerate(innocent):
-        assert outcome(archived, handle.message_id)["outcome"] == "done"
-        assert history.starts()[f"innocent-{n}"] <= 3
-    assert not history.lost({f"innocent-{n}" for n in range(7)})
-    await quick.defer("after")
-    await tables.drained()
-    assert worker.stop() == exit_codes.OK
+    assert max(history.starts().values()) <= 3
+    history.accepted("after", await quick.defer("after"))
+    await checker.check()
 
 
 @pytest.mark.parametrize("how", ["sys.exit", "KeyboardInterrupt"])
-async def test_message_that_asks_the_process_to_exit_has_only_failed(
-    how: str, start_worker: StartWorker, client: Client, tables: Tables, history: History
+async def test_message_that_asks_the_process_to_exit_has_only_failed(  # noqa: PLR0917 - fixtures
+    how: str,
+    start_worker: StartWorker,
+    client: Client,
+    tables: Tables,
+    history: History,
+    checker: Checker,
 ) -> None:
     """On the event loop and in a thread alike: the process goes on, and so do the neighbours."""
     worker = start_worker("--concurrency", "8").wait_until_ready()
@@ -171,15 +174,16 @@ async def test_message_that_asks_the_process_to_exit_has_only_failed(
     assert {outcome(archived, handle.message_id)["outcome"] for handle in innocent} == {"done"}
     assert not history.duplicates()
     assert worker.children() == [child]
-    assert worker.stop() == exit_codes.OK
+    await checker.check()
 
 
 async def test_outcome_of_a_frozen_worker_does_not_count_once_another_has_the_message(
-    start_worker: StartWorker, client: Client, tables: Tables, history: History
+    start_worker: StartWorker, client: Client, tables: Tables, history: History, checker: Checker
 ) -> None:
     """Frozen beyond its lease and thawed: it must not settle what runs elsewhere by then."""
     frozen = start_worker("--concurrency", "1").wait_until_ready()
     handle = await slow.defer("contested", 1.5)
+    history.accepted("contested", handle)
     history.wait_until_started(1)
     frozen.signal_group(signal.SIGSTOP)
     second = start_worker("--concurrency", "1").wait_until_ready()
@@ -196,8 +200,7 @@ async def test_outcome_of_a_frozen_worker_does_not_count_once_another_has_the_me
     [winner] = second.children()
     assert f":{winner}:" in row.state["worker"]
     assert history.starts() == {"contested": 2}
-    assert frozen.stop() == exit_codes.OK
-    assert second.stop() == exit_codes.OK
+    await checker.check()
 
 
 def _twice(history: History) -> None:
@@ -205,18 +208,13 @@ def _twice(history: History) -> None:
 
 
 async def test_code_that_blocks_the_event_loop_keeps_its_lease(
-    start_worker: StartWorker, client: Client, tables: Tables, history: History
+    start_worker: StartWorker, client: Client, tables: Tables, history: History, checker: Checker
 ) -> None:
     """Twice as long as the lease, with an idle neighbour that would take it."""
-    worker = start_worker(
-        "--processes", "2", environ={"PGTASKS__TASK__LEASE": "1s"}
-    ).wait_until_ready(2)
-    handle = await blocking.defer("blocking", 2.5)
-    await tables.drained()
+    start_worker("--processes", "2", environ={"PGTASKS__TASK__LEASE": "1s"}).wait_until_ready(2)
+    history.accepted("blocking", await blocking.defer("blocking", 2.5))
 
-    await tables.all_done_once([handle.message_id])
-    assert history.starts() == {"blocking": 1}
-    assert worker.stop() == exit_codes.OK
+    assert (await checker.check()).starts == 1
 
 
 def any_child(worker: WorkerProcess) -> int:
@@ -226,16 +224,14 @@ def any_child(worker: WorkerProcess) -> int:
 
 
 async def test_killed_in_the_middle_of_thousands_loses_none(
-    start_worker: StartWorker, client: Client, tables: Tables, history: History
+    start_worker: StartWorker, client: Client, tables: Tables, history: History, checker: Checker
 ) -> None:
     """Children killed again and again while messages are claimed, run and settled in batches."""
     worker = start_worker("--processes", "2", "--concurrency", "10").wait_until_ready(2)
-    handles = await quick.defer_many([(f"m{n}",) for n in range(3000)])
+    keys = [f"m{n}" for n in range(3000)]
+    history.accepted_many(keys, await quick.defer_many([(key,) for key in keys]))
     for round_ in range(3):
         history.wait_until_started(100 + 600 * round_)
-        os.kill(eventually(lambda: any_child(worker)), signal.SIGKILL)
-    await tables.drained(30)
+        worker.signal_child(eventually(lambda: any_child(worker)))
 
-    await tables.all_done_once(handle.message_id for handle in handles)
-    assert not history.lost(f"m{n}" for n in range(3000))
-    assert worker.stop() == exit_codes.OK
+    await checker.check()

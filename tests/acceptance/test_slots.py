@@ -129,7 +129,7 @@ async def test_one_slot_over_all_processes_is_one_even_while_its_messages_end_pr
     assert len(history.of("culprit")) == 3
     assert not history.lost(f"m{n}" for n in range(30))
     # It ends each of its processes 0.2 s after its start.
-    died = [Event("died", "", e.pid, e.at + 0.21, "") for e in history.of("culprit")]
+    died = [Event("died", "", e.pid, e.at + 0.21, 0, "") for e in history.of("culprit")]
     assert len({event.pid for event in died}) == 3
     assert most_at_once([*history.events(), *died]) == 1
     assert worker.stop() == exit_codes.OK
@@ -222,4 +222,4 @@ def kill(pid: int, history: History) -> None:
     """End a process, and tell the history that its runs are over."""
     os.kill(pid, signal.SIGKILL)
     with history.path.open("a") as file:
-        file.write(f"died - {pid} {monotonic()} \n")
+        file.write(f"died - {pid} {monotonic()} 0 \n")

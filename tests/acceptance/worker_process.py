@@ -7,22 +7,35 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from time import monotonic
 from typing import Any, Self
 
 import attrs
+from acceptance.history import VARIABLE, History
 from acceptance.processes import children_of, end_group, group_of
 from eventually import eventually
 
 TESTS = Path(__file__).parent.parent
 START_SECONDS = 30.0
+_KILL = signal.SIGKILL
+_STOPS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 
 @attrs.define(eq=False)
 class WorkerProcess:
-    """The supervisor's process, what it says, and what it started."""
+    """The supervisor's process, what it says, and what it started.
+
+    What is done to it through this class is written down in the history as a fault.
+    """
 
     process: "subprocess.Popen[bytes]"
     log: Path
+    history: History | None = None
+    grace_seconds: float = 5.0
+    is_killed: bool = attrs.field(default=False, init=False)
+    """It was killed, or told to end at once."""
+    _told_at: float | None = attrs.field(default=None, init=False)
+    _ended_at: float | None = attrs.field(default=None, init=False)
 
     @classmethod
     def start(cls, arguments: Sequence[str], environ: Mapping[str, str], folder: Path) -> Self:
@@ -39,7 +52,8 @@ class WorkerProcess:
                 stderr=output,
                 start_new_session=True,
             )
-        return cls(process, log)
+        path = environ.get(VARIABLE)
+        return cls(process, log, History(Path(path)) if path else None)
 
     # What it says
 
@@ -80,20 +94,52 @@ class WorkerProcess:
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         """Send the supervisor a signal."""
+        self._note_of_all(number)
         self.process.send_signal(number)
 
     def signal_group(self, number: int) -> None:
         """Send a signal to the supervisor and all it started, as a terminal does."""
+        self._note_of_all(number)
         os.killpg(self.pid, number)
+
+    def signal_child(self, pid: int, number: int = _KILL) -> None:
+        """Send one child a signal."""
+        self._note(number, [pid])
+        os.kill(pid, number)
+
+    def _note_of_all(self, number: int) -> None:
+        if number in _STOPS:
+            if self._told_at is not None:
+                return  # said once; finding out who there is would hold up the next one
+            self._told_at = monotonic()
+        self.is_killed = self.is_killed or number == signal.SIGKILL
+        self._note(number, self.leftovers())
+
+    def _note(self, number: int, pids: Sequence[int]) -> None:
+        if self.history is None:
+            return
+        if number == signal.SIGCONT:  # what was frozen goes on
+            self.history.note("over", signal.SIGSTOP.name, " ".join(map(str, pids)))
+        else:
+            self.history.fault(signal.Signals(number).name, *pids)
+
+    @property
+    def took_to_end(self) -> float | None:
+        """Seconds from the first signal to stop to the supervisor's end; None without one."""
+        if self._told_at is None or self._ended_at is None:
+            return None
+        return self._ended_at - self._told_at
 
     def wait(self, within_seconds: float = 15) -> int:
         """Wait for the supervisor's end; gives its exit code."""
         try:
-            return self.process.wait(within_seconds)
+            code = self.process.wait(within_seconds)
         except subprocess.TimeoutExpired:
             raise AssertionError(
                 f"still running {within_seconds:g} s later:\n{self.text()}"
             ) from None
+        self._ended_at = self._ended_at or monotonic()
+        return code
 
     def stop(self) -> int:
         """Ask it to stop, and wait; gives its exit code."""
@@ -106,6 +152,9 @@ class WorkerProcess:
 
     def end(self) -> None:
         """End it and its children at once, whatever they are doing."""
+        if left := self.leftovers():
+            self.is_killed = self.is_killed or self.process.poll() is None
+            self._note(signal.SIGKILL, left)
         end_group(self.pid)
         self.process.wait(10)
 

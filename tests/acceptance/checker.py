@@ -1,0 +1,128 @@
+"""Checker: what is called once at the end of a case, whatever was done in it.
+
+It waits until all is drained, stops the workers, gathers the evidence, prints the figures, and
+fails with every promise that was broken.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from time import monotonic
+from urllib.parse import unquote, urlsplit
+
+import asyncpg
+import attrs
+from acceptance.evidence import Evidence, Exit, Witness
+from acceptance.history import History
+from acceptance.judgement import Figures, Rules, judge
+from acceptance.worker_process import WorkerProcess
+from eventually import eventually_async
+
+from pgtasks import exit_codes
+
+CLOSING_SECONDS = 8.0
+"""How long the server may take to notice that the other end of a connection is gone: it may be in
+a statement, or waiting for a lock of one that is ended later."""
+
+
+@attrs.define
+class Checker:
+    """The history, the database and the workers of one case."""
+
+    history: History
+    url: str
+    """The database's own address, past any proxy."""
+    workers: list[WorkerProcess] = attrs.field(factory=list)
+    """All that were started, whatever has become of them."""
+
+    async def check(
+        self,
+        *,
+        drained: bool = True,
+        codes: Sequence[int] = (exit_codes.OK,),
+        may_overlap: bool = False,
+        keeps_successes: bool = True,
+        lease_seconds: float = 3.0,
+        within_seconds: float = 30.0,
+    ) -> Figures:
+        """Drain, stop all workers, and hold what happened against every promise.
+
+        Args:
+            drained: False when messages are meant to be left; nothing is waited for then.
+            codes: with which exit codes workers may end that nobody killed.
+            may_overlap: for tasks that cannot be ended when their lease is lost, such as threads.
+            keeps_successes: False when successes are deleted instead of archived.
+            lease_seconds: the longest lease of the case.
+            within_seconds: how long draining may take.
+
+        Raises:
+            AssertionError: a promise was broken; the text says which, and by what.
+        """
+        connection = await asyncpg.connect(self.url, timeout=10)
+        try:
+            witness = Witness(connection)
+            if drained:
+                await self._drain(witness, within_seconds)
+            await self.stop()
+            await self._closed(witness)
+            evidence = await self._gather(witness)
+        finally:
+            await connection.close()
+        rules = Rules(
+            is_drained=drained,
+            codes=tuple(codes),
+            may_overlap=may_overlap,
+            keeps_successes=keeps_successes,
+            lease_seconds=lease_seconds,
+        )
+        verdict = judge(evidence, rules)
+        print(f"\n  {verdict.figures}")  # noqa: T201 - `pytest -s` and `-rP` show it
+        assert not verdict.violations, "\n".join((str(verdict.figures), *verdict.violations))
+        return verdict.figures
+
+    async def stop(self) -> None:
+        """Stop the workers that still run, all at once."""
+        for worker in self.workers:
+            if worker.process.poll() is None:
+                worker.signal()
+        await asyncio.gather(*(asyncio.to_thread(worker.wait, 45) for worker in self.workers))
+
+    async def _drain(self, witness: Witness, within_seconds: float) -> None:
+        async def nothing_left() -> None:
+            left = await witness.unfinished()
+            assert not left, f"{left} messages left after {within_seconds:g} s"
+
+        await eventually_async(nothing_left, within_seconds=within_seconds)
+
+    async def _closed(self, witness: Witness) -> None:
+        """Give the server time to end the connections of processes that were killed."""
+        until = monotonic() + CLOSING_SECONDS
+        while monotonic() < until:
+            open_now = {backend.purpose for backend in await witness.backends()}
+            if not open_now - {"pgtasks client", "pgtasks tests", ""}:
+                return
+            await asyncio.sleep(0.05)
+
+    async def _gather(self, witness: Witness) -> Evidence:
+        return Evidence(
+            events=self.history.events(),
+            notes=self.history.notes(),
+            stored=await witness.stored(),
+            effects=await witness.effects(),
+            backends=await witness.backends(),
+            advisory_locks=await witness.advisory_locks(),
+            exits=[exit_of(worker) for worker in self.workers],
+            logs="\n".join(worker.text() for worker in self.workers),
+            secrets=[unquote(urlsplit(self.url).password or "")],
+        )
+
+
+def exit_of(worker: WorkerProcess) -> Exit:
+    """How a worker ended."""
+    return Exit(
+        pid=worker.pid,
+        code=worker.process.returncode,
+        is_killed=worker.is_killed,
+        took=worker.took_to_end,
+        grace_seconds=worker.grace_seconds,
+        leftovers=len(worker.leftovers()),
+    )
