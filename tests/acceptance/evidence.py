@@ -125,7 +125,8 @@ class Witness:
         """How often each key stands in the table of effects, where there is one."""
         if await self.connection.fetchval("SELECT to_regclass('effect')") is None:
             return Counter()
-        return Counter({key: count for key, count in await self.connection.fetch(_EFFECTS)})
+        rows = await self.connection.fetch(_EFFECTS)
+        return Counter({row["key"]: row["count"] for row in rows})
 
     async def backends(self) -> list[Backend]:
         """The other connections to this database."""
