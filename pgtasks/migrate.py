@@ -20,6 +20,44 @@ _LOCK = 0x7067_7461_736B_73  # "pgtasks"
 _ONLY_BUILT_IN = "SET LOCAL search_path = pg_catalog, pg_temp"
 
 
+# The first steps were written when every pgmq was ours. On one that is somebody else's they are not
+# to need a right that guests have no use for, nor to put indexes on archives.
+_FOR_GUESTS_TOO = {
+    1: (
+        (
+            "CREATE SCHEMA IF NOT EXISTS pgmq;",
+            "DO $$ BEGIN IF to_regnamespace('pgmq') IS NULL THEN "
+            "CREATE SCHEMA pgmq; END IF; END $$;",
+        ),
+        (
+            "CREATE TABLE IF NOT EXISTS pgmq.meta (",
+            "DO $$ BEGIN IF to_regclass('pgmq.meta') IS NULL THEN CREATE TABLE pgmq.meta (",
+        ),
+        (
+            "    created_at timestamptz NOT NULL DEFAULT now()\n);",
+            "    created_at timestamptz NOT NULL DEFAULT now()\n); END IF; END $$;",
+        ),
+    ),
+    3: (
+        (
+            "WHERE pgtasks.is_queue_name(queue_name)\n",
+            """WHERE pgtasks.is_queue_name(queue_name)
+    AND NOT EXISTS (SELECT FROM pg_proc WHERE pronamespace = 'pgmq'::regnamespace)
+""",
+        ),
+        (
+            """attname IN ('msg_id', 'archived_at', 'headers')
+    ) = 3""",
+            """attname IN ('msg_id', 'archived_at', 'headers', 'last_read_at')
+    ) = 4""",
+        ),
+    ),
+}
+
+# The steps of this name are for a pgmq that is ours; see the first of them, 0005.
+_OWN_PGMQ = "pgmq_"
+
+
 @attrs.frozen
 class Migration:
     """One numbered step of the schema."""
@@ -35,9 +73,18 @@ def migrations() -> list[Migration]:
     steps = []
     for file in folder.iterdir():
         if match := re.fullmatch(r"(\d{4})_(\w+)\.sql", file.name):
-            text = file.read_text(encoding="utf-8")
-            steps.append(Migration(int(match[1]), match[2], text))
+            version, name = int(match[1]), match[2]
+            text = _guarded(version, name, file.read_text(encoding="utf-8"))
+            steps.append(Migration(version, name, text))
     return sorted(steps, key=lambda step: step.version)
+
+
+def _guarded(version: int, name: str, text: str) -> str:
+    for written, meant in _FOR_GUESTS_TOO.get(version, ()):
+        text = text.replace(written, meant)
+    if name.startswith(_OWN_PGMQ):
+        text = f"DO $own$ BEGIN IF pgtasks.owns_pgmq() THEN\n{text}\nEND IF; END $own$;\n"
+    return text
 
 
 async def upgrade(connection: Connection) -> list[Migration]:

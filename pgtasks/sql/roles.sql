@@ -44,6 +44,7 @@ BEGIN
             WHERE relkind IN ('r', 'p') AND (
                 relnamespace = 'pgtasks'::regnamespace
                 OR oid = 'pgmq.meta'::regclass
+                OR pgtasks.owns_pgmq() AND relnamespace = 'pgmq'::regnamespace
                 OR oid IN (
                     SELECT to_regclass(format('pgmq.%I', prefix || queue_name))
                     FROM pgmq.meta, (VALUES ('q_'), ('a_')) AS tables (prefix)
@@ -54,6 +55,12 @@ BEGIN
             SELECT 'pg_proc'::regclass, oid, proowner, format('FUNCTION %s', oid::regprocedure)
             FROM pg_proc
             WHERE pronamespace = 'pgtasks'::regnamespace
+                OR pgtasks.owns_pgmq() AND pronamespace = 'pgmq'::regnamespace
+            UNION ALL
+            SELECT 'pg_type'::regclass, pg_type.oid, typowner, format('TYPE %s', pg_type.oid::regtype)
+            FROM pg_type
+            JOIN pg_class ON pg_class.oid = typrelid AND relkind = 'c'
+            WHERE pgtasks.owns_pgmq() AND typnamespace = 'pgmq'::regnamespace
         ) AS ours
         WHERE owner <> '{admin}'::regrole AND NOT EXISTS (
             SELECT FROM pg_depend

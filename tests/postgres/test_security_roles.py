@@ -201,7 +201,7 @@ SEQUENCE = ["SELECT currval('pgmq.q_default_msg_id_seq')"]
 
 FORBIDDEN = {
     "worker": [*TABLES, "SELECT setval('pgmq.q_default_msg_id_seq', 1)"],
-    "reader": [*TABLES, *ROWS, *SENDING, *SEQUENCE],
+    "reader": [*TABLES, *ROWS, *SENDING],
     "producer": [*TABLES, *ROWS, *READING, *SEQUENCE],
     "stranger": [*TABLES, *ROWS, *READING, *SENDING, *PLACES, *SEQUENCE],
 }

@@ -1,0 +1,137 @@
+"""Whose pgmq it is: ours where nobody's code is in the schema; else nothing is made in it."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from pgtasks import migrate
+from pgtasks.config import DatabaseConfig
+from pgtasks.connection import open_connection
+from pgtasks.store import Store
+
+META = (
+    "CREATE SCHEMA pgmq; CREATE TABLE pgmq.meta (queue_name varchar UNIQUE NOT NULL, "
+    "is_partitioned boolean NOT NULL, is_unlogged boolean NOT NULL, "
+    "created_at timestamptz NOT NULL DEFAULT now());"
+)
+TABLES = """
+CREATE TABLE pgmq.q_old (msg_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    read_ct int NOT NULL DEFAULT 0, enqueued_at timestamptz NOT NULL DEFAULT now(),
+    vt timestamptz NOT NULL, message jsonb);
+CREATE TABLE pgmq.a_old (msg_id bigint PRIMARY KEY, read_ct int NOT NULL DEFAULT 0,
+    enqueued_at timestamptz NOT NULL DEFAULT now(), archived_at timestamptz NOT NULL DEFAULT now(),
+    vt timestamptz NOT NULL, message jsonb, headers jsonb);
+INSERT INTO pgmq.meta VALUES ('old', false, false);
+"""
+CODE = (
+    "CREATE FUNCTION pgmq.create(queue_name text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN "
+    "EXECUTE format('CREATE TABLE pgmq.%I (msg_id bigint GENERATED ALWAYS AS IDENTITY "
+    "PRIMARY KEY, vt timestamptz, message jsonb, headers jsonb)', 'q_' || queue_name);"
+    "EXECUTE format('CREATE TABLE pgmq.%I (LIKE pgmq.%I)', 'a_' || queue_name, 'q_' || queue_name);"
+    "INSERT INTO pgmq.meta VALUES (queue_name, false, false); END $$;"
+)
+RUST = "CREATE TABLE pgmq.__pgmq_migrations (name text PRIMARY KEY, version text);"
+TYPES = "CREATE TYPE pgmq.message_record AS (msg_id bigint);"
+
+OBJECTS = """
+SELECT 'r' || oid FROM pg_class WHERE relnamespace = 'pgmq'::regnamespace
+UNION ALL SELECT 'f' || oid FROM pg_proc WHERE pronamespace = 'pgmq'::regnamespace
+UNION ALL SELECT 'c' || obj_description('pgmq'::regnamespace, 'pg_namespace')
+ORDER BY 1
+"""
+
+
+@pytest.fixture
+async def empty(empty_database_url: str) -> AsyncIterator[Any]:
+    """A connection to a database with nothing in it."""
+    connection = await open_connection(DatabaseConfig(url=empty_database_url), "tests")
+    yield connection
+    await connection.close()
+
+
+async def owns(connection: Any) -> Any:
+    return await connection.fetchval("SELECT pgtasks.owns_pgmq()")
+
+
+async def objects(connection: Any) -> list[str]:
+    return [row[0] for row in await connection.fetch(OBJECTS)]
+
+
+@pytest.mark.parametrize(
+    "there", ["SELECT 1", META, META + "COMMENT ON SCHEMA pgmq IS 'queues of ours'"]
+)
+async def test_a_schema_without_code_becomes_ours(empty: Any, there: str):
+    await empty.execute(there)
+    await migrate.upgrade(empty)
+    assert await owns(empty)
+
+
+@pytest.mark.parametrize(
+    "there", [META + CODE, META + RUST, META + TYPES, META + TABLES, META + TABLES + CODE],
+    ids=["functions", "the Rust crate", "types", "old tables", "an old install"],
+)  # fmt: skip
+async def test_a_foreign_pgmq_is_left_as_it_is(empty: Any, there: str):
+    await empty.execute(there)
+    before = await objects(empty)
+    await migrate.upgrade(empty)
+    assert not await owns(empty)
+    assert await objects(empty) == before
+
+
+async def test_a_guest_needs_no_right_to_create_in_pgmq(empty: Any):
+    name = "guest_" + (await empty.fetchval("SELECT current_database()"))
+    await empty.execute(META + TABLES + CODE)
+    await empty.execute(
+        f"CREATE ROLE {name}; GRANT USAGE ON SCHEMA pgmq TO {name};"
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA pgmq TO {name};"
+        f"GRANT CREATE ON DATABASE {await empty.fetchval('SELECT current_database()')} TO {name};"
+        f"SET ROLE {name}"
+    )
+    try:
+        await migrate.upgrade(empty)
+        assert not await owns(empty)
+    finally:
+        await empty.execute(f"RESET ROLE; DROP OWNED BY {name} CASCADE; DROP ROLE {name}")
+
+
+async def test_a_guest_has_queues_made_by_their_pgmq(empty: Any):
+    await empty.execute(META + CODE)
+    await migrate.upgrade(empty)
+    assert await Store(empty).create_queue("fresh")
+    assert not await Store(empty).create_queue("fresh")
+    assert not await empty.fetchval(
+        "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'pgmq.q_fresh'::regclass "
+        "AND attname = 'read_ct')"
+    )
+    assert await Store(empty).list_queues() == ["fresh"]
+
+
+async def test_ours_stays_ours_when_the_other_schema_is_made_anew(connection: Any):
+    before = await objects(connection)
+    await connection.execute("DROP SCHEMA pgtasks CASCADE")
+    await migrate.upgrade(connection)
+    assert await owns(connection)
+    assert await objects(connection) == before
+
+
+@pytest.mark.parametrize(
+    "remade",
+    [
+        "DROP SCHEMA pgmq CASCADE; " + META + CODE,
+        "DROP TYPE pgmq.message_record CASCADE; " + TYPES,
+    ],
+)
+async def test_what_others_put_in_its_place_is_not_ours(connection: Any, remade: str):
+    assert await owns(connection)
+    await connection.execute(remade)
+    assert not await owns(connection)
+
+
+def test_the_first_steps_are_sent_around_what_is_not_ours():
+    """Each of the texts is in its step, once: else nothing would be replaced."""
+    for version, texts in migrate._FOR_GUESTS_TOO.items():
+        [step] = [step for step in migrate.migrations() if step.version == version]
+        for written, meant in texts:
+            assert step.text.count(meant) == 1
+            assert step.text.replace(meant, "").count(written) == 0
