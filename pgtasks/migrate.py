@@ -26,8 +26,8 @@ _FOR_GUESTS_TOO = {
     1: (
         (
             "CREATE SCHEMA IF NOT EXISTS pgmq;",
-            "DO $$ BEGIN IF to_regnamespace('pgmq') IS NULL THEN "
-            "CREATE SCHEMA pgmq; END IF; END $$;",
+            """DO $$ BEGIN
+    IF to_regnamespace('pgmq') IS NULL THEN CREATE SCHEMA pgmq; END IF; END $$;""",
         ),
         (
             "CREATE TABLE IF NOT EXISTS pgmq.meta (",
