@@ -95,6 +95,8 @@ async def open_connection(
                 timeout=database.connect_timeout.total_seconds(),
                 command_timeout=call_seconds,
                 statement_cache_size=1000 if keeps_statements and not database.pgbouncer else 0,
+                # One that asks about many queues is long, and takes 5 ms to be planned.
+                max_cacheable_statement_size=0,
                 server_settings=_server_settings(database, purpose, settings or {}),
                 **_secured(database),
             )

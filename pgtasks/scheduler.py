@@ -1,67 +1,41 @@
-"""Scheduler: fetches due messages for one pool of slots and dispatches them to its runners.
+"""Scheduler: has as many messages fetched as a pool has room for, and its runners run them.
 
 Long-lived runner coroutines are fed from a queue in memory: starting a coroutine a message in a
 task group costs 27 µs, handing it to one that waits a tenth of that.
 """
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from time import monotonic
 
 import anyio
 import attrs
 
 from pgtasks import settlement as settle
-from pgtasks.allowance import Allowance
 from pgtasks.backoff import Backoff
 from pgtasks.board import Board
 from pgtasks.config import DatabaseConfig, QueueFetchConfig
-from pgtasks.connection import FAILURES, WORKER_SETTINGS, Line
+from pgtasks.connection import FAILURES
 from pgtasks.events import Events
+from pgtasks.fetcher import LARGEST_CLAIM, Fetcher
 from pgtasks.keeper import Keeper
 from pgtasks.lease import Lease, leased
 from pgtasks.outage import Outage
-from pgtasks.pool import Pool, Turns
+from pgtasks.pool import Pool
 from pgtasks.pulse import Pulse
 from pgtasks.settler import Settler
-from pgtasks.store import BEGINNING, Record, Store
-from pgtasks.watermark import Watermark
+from pgtasks.store import Record
 
 log = Events("pgtasks.scheduler")
 
-LARGEST_CLAIM = 1000
 LOOK_AHEAD_SECONDS = 0.1
 """Messages are claimed ahead of their slots for so long as the slots will take to reach them."""
 STALE_SECONDS = 1.0
 """What was claimed ahead and not reached for so long is given back."""
-LONGEST_MISS_SECONDS = 0.5
-"""The longest pause before looking again at messages that somebody else has locked."""
-SHORTEST_POLL_SECONDS = 0.02
-"""The first pause before an empty queue is looked at again, where nobody says that it is not."""
 MESSAGES_A_TURN = 16
 """How many messages that never wait a runner runs before others get the loop."""
-CALLS_IN_A_ROW = 10
-CALL_PAUSE_SECONDS = 0.1
-"""How often a queue is looked at because somebody says so, where nothing is found: anybody who can
-connect can send a NOTIFY, as many as he likes."""
-
-
-@attrs.define(eq=False)
-class _Look:
-    """When to look at one queue again, and how far back."""
-
-    at: float = 0.0
-    called: bool = False
-    """Somebody said that there is something, since the last claim was sent."""
-    misses: int = 0
-    """How often in a row something was due and could not be claimed."""
-    empties: int = 0
-    """How often in a row nothing was due."""
-    watermark: Watermark = attrs.field(factory=Watermark)
-    calls: Allowance = attrs.field(factory=lambda: Allowance(CALLS_IN_A_ROW, CALL_PAUSE_SECONDS))
 
 
 def _raise(fault: Exception) -> None:
@@ -96,9 +70,7 @@ class Scheduler:
     _pulse: Pulse = attrs.field(factory=Pulse)
     _on_fault: Callable[[Exception], None] = _raise
     """Called with what ended the fetching; it has to end what runs."""
-    _turns: Turns = attrs.field(init=False)
-    _line: Line = attrs.field(init=False)
-    _looks: dict[str, _Look] = attrs.field(init=False)
+    _fetcher: Fetcher = attrs.field(init=False)
     _ready: deque[Lease] = attrs.field(factory=deque, init=False)
     _running: set[Lease] = attrs.field(factory=set, init=False)
     _idle: list["asyncio.Future[None]"] = attrs.field(factory=list, init=False)
@@ -113,9 +85,15 @@ class Scheduler:
     _average_seconds: float = attrs.field(default=60.0, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._turns = self.pool.turns()
-        self._line = Line(self._database, "scheduler", WORKER_SETTINGS, self._pulse)
-        self._looks = {queue: _Look() for queue in self.pool.queues}
+        self._fetcher = Fetcher(
+            self.pool,
+            self.leases,
+            self._database,
+            self._fetching,
+            self._dispatch,
+            self._hears,
+            self._pulse,
+        )
 
     async def run(self) -> None:
         """Fetch and run messages until stopped, and until what was running has ended."""
@@ -131,20 +109,14 @@ class Scheduler:
                 self._pulse.end()
                 self._give_back()
                 self._rouse(len(self._idle))
-                await self._line.close()
+                await self._fetcher.close()
 
     def wake(self, queue: str | None = None) -> None:
         """Look at a queue, or at all of them, before the next poll is due."""
-        if queue is None:  # a connection stands again
-            for each in self._looks.values():
-                each.at, each.called = 0.0, True
+        if self._fetcher.wake(queue):
             self._wake.set()
+        if queue is None:
             self._resume.set()
-        elif (look := self._looks.get(queue)) is not None:
-            look.called = True
-            if (at := look.calls.next_at()) < look.at:
-                look.at = at
-                self._wake.set()
 
     def take_back(self) -> None:
         """Fill a slot again that was left to a message elsewhere."""
@@ -155,6 +127,7 @@ class Scheduler:
     def stop(self) -> None:
         """Claim no more, start no more; what is running goes on."""
         self._stopping = True
+        self._fetcher.stop()
         self._give_back()
         while self._lent:
             self._lent.popleft().set()
@@ -180,7 +153,7 @@ class Scheduler:
         while not self._stopping:
             try:
                 self._give_back_stale()
-                await self._take_turns(await self._wait_for_room())
+                await self._fetcher.take_turns(await self._wait_for_room())
             except FAILURES as error:
                 self._outage.report(error, queues=",".join(self.pool.queues))
                 await self._pause(backoff)
@@ -189,75 +162,9 @@ class Scheduler:
                 self._outage.over()
                 await self._rest()
 
-    async def _take_turns(self, room: int) -> None:
-        """Share the room among the queues that are to be looked at."""
-        now = monotonic()
-        waiting = deque(self._turns.order(q for q, look in self._looks.items() if look.at <= now))
-        while waiting and room > 0 and not self._stopping:
-            queue = waiting.popleft()
-            taken = await self._fetch(queue, self._turns.share(queue, waiting, room))
-            self._turns.took(queue, taken)
-            room -= taken
-
-    async def _fetch(self, queue: str, room: int) -> int:
-        """Claim and dispatch due messages of a queue; return how many."""
-        look, limit = self._looks[queue], min(room, LARGEST_CLAIM)
-        since, claimed_at = look.watermark.since(), monotonic()
-        was_called, look.called = look.called, False
-        rows = await self._claim(queue, limit, since)
-        if since == BEGINNING:
-            look.watermark.looked_fully(monotonic() - claimed_at)
-        if rows:
-            look.calls.restore()
-            look.misses = look.empties = 0
-            look.watermark.passed(max(row["due_at"] for row in rows))
-            self._dispatch([self._leased(queue, row, claimed_at) for row in rows])
-        elif was_called:
-            look.calls.spend()
-        if len(rows) < limit and not self._stopping:
-            if was_called and since != BEGINNING:
-                # Who called may have committed late: what it sent stands behind the mark.
-                look.at = look.watermark.hurry()
-            else:
-                next_look_at = await self._next_look_at(queue, look)
-                look.at = look.calls.next_at() if look.called else next_look_at
-        return len(rows)
-
-    async def _claim(self, queue: str, limit: int, since: datetime) -> list[Record]:
-        # A cancelled claim has usually happened: its messages would be nobody's until their
-        # leases run out. So it is always waited for; it is bounded.
-        rows: list[Record] = []
-        with anyio.CancelScope(shield=True):
-            rows = await self._line.call(
-                lambda on: Store(on).claim(queue, limit, self.leases[queue], since)
-            )
-        return rows  # noqa: RET504 - a scope might swallow what passes it, for all mypy knows
-
-    async def _next_look_at(self, queue: str, look: _Look) -> float:
-        """A claim that came back short: when is something there again?"""
-        seconds = await self._line.call(
-            lambda on: Store(on).next_due_seconds(queue, look.watermark.mark)
-        )
-        longest = self._longest_pause(look)
-        if seconds is None or seconds > 0:
-            look.misses = 0
-            look.empties += 1
-            return monotonic() + (longest if seconds is None else min(seconds, longest))
-        # Due and still not claimed: it came this instant, or somebody else has it locked.
-        look.misses = min(look.misses + 1, 16)
-        return monotonic() + min(0.001 * 2.0**look.misses, LONGEST_MISS_SECONDS, longest)
-
-    def _longest_pause(self, look: _Look) -> float:
-        """How long a queue may be left alone in which nothing is due, for all we know."""
-        longest = self._fetching.empty_delay.total_seconds()
-        if not self._hears():
-            longest = min(longest, SHORTEST_POLL_SECONDS * 2.0 ** min(look.empties, 32))
-        # Not all the workers of a fleet in one moment.
-        return longest * random.uniform(0.9, 1.0)
-
     async def _rest(self) -> None:
         """Wait until a queue is to be looked at, or somebody calls."""
-        pause = min(look.at for look in self._looks.values()) - monotonic()
+        pause = self._fetcher.pause()
         if self._ready:
             pause = min(pause, STALE_SECONDS)
         if pause <= 0:
@@ -283,8 +190,7 @@ class Scheduler:
                 await self._resume.wait()
         except TimeoutError:
             pass
-        for look in self._looks.values():
-            look.watermark.look_fully()
+        self._fetcher.look_fully()
         self.wake()
 
     # Room
@@ -343,7 +249,8 @@ class Scheduler:
             self._board.add(lease)
         return lease
 
-    def _dispatch(self, leases: list[Lease]) -> None:
+    def _dispatch(self, queue: str, rows: list[Record], claimed_at: float) -> None:
+        leases = [self._leased(queue, row, claimed_at) for row in rows]
         leases.sort(key=lambda lease: lease.message.message_id)
         for lease in leases:
             # Where slots are counted it waits for one, as it will be run in it.

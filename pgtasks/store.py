@@ -19,6 +19,8 @@ from pgtasks.stored_schedule import StoredSchedule
 Record = asyncpg.Record
 BEGINNING = datetime.min.replace(tzinfo=UTC)
 """Before every due moment, `-infinity` included."""
+NEVER = datetime.max.replace(tzinfo=UTC)
+"""After every due moment."""
 
 Mark = tuple[str, int]
 """A place in an archive: the moment a message ended, as text that Postgres wrote, and its number.
@@ -61,6 +63,16 @@ def _on_queue(name: str, queue: str) -> str:
     check_queue_name(queue)
     text = statement(name)
     return text.replace("{q}", f'pgmq."q_{queue}"').replace("{a}", f'pgmq."a_{queue}"')
+
+
+@cache
+def _on_queues(name: str, queues: tuple[str, ...]) -> str:
+    # The rows of all of them, each queue at its place. Without what is said on top: it would be
+    # sent, and kept by the server, as often as there are queues.
+    texts = (_on_queue(name, queue).split("\n") for queue in queues)
+    bare = ["\n".join(line for line in lines if not line.startswith("--")) for lines in texts]
+    parts = (part.replace("{place}", str(place)) for place, part in enumerate(bare, 1))
+    return "\nUNION ALL\n".join(f"({part})" for part in parts)
 
 
 def _on_databases(text: str, **names: str) -> str:
@@ -200,6 +212,11 @@ class Store:
         """Return in how many seconds the next message is due; None when nothing waits."""
         seconds: float | None = await self.on.fetchval(_on_queue("next_due", queue), since)
         return seconds
+
+    async def next_dues(self, queues: Sequence[str], since: Sequence[datetime]) -> dict[str, float]:
+        """Return in how many seconds the next message of each queue is due, where one waits."""
+        rows = await self.on.fetch(_on_queues("next_dues", tuple(queues)), since)
+        return {queues[place - 1]: seconds for place, seconds in rows}
 
     # Queues and what is in them
 
@@ -474,8 +491,8 @@ class Store:
         In one statement, and so at one moment: what a message defers before it ends, into
         whichever queue, is never missed.
         """
-        texts = [f"({_on_queue('unfinished', queue)})" for queue in queues]
-        return sum(row[0] for row in await self.on.fetch("\nUNION ALL\n".join(texts), since))
+        rows = await self.on.fetch(_on_queues("unfinished", tuple(queues)), since)
+        return sum(row[0] for row in rows)
 
     async def hasten(self, queue: str, but: Sequence[int]) -> int:
         """Make due what is due later and not leased, but for these; return how many."""

@@ -17,10 +17,11 @@ from postgres.working import working
 from pgtasks import Config, Registry, task
 from pgtasks.config import DatabaseConfig, QueueConfig, QueueFetchConfig
 from pgtasks.errors import UnknownQueueError
+from pgtasks.fetcher import SHORTEST_POLL_SECONDS
 from pgtasks.keeper import Keeper
 from pgtasks.lease import Lease
 from pgtasks.pool import Pool
-from pgtasks.scheduler import SHORTEST_POLL_SECONDS, Scheduler
+from pgtasks.scheduler import Scheduler
 from pgtasks.settlement import Run, crashed
 from pgtasks.settler import Settler
 from pgtasks.store import Record, Store

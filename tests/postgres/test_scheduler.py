@@ -11,10 +11,11 @@ import pytest
 from postgres.rows import Rows, seconds
 
 from pgtasks.config import DatabaseConfig, QueueFetchConfig
+from pgtasks.fetcher import LARGEST_CLAIM
 from pgtasks.keeper import Keeper
 from pgtasks.lease import Lease
 from pgtasks.pool import Pool
-from pgtasks.scheduler import LARGEST_CLAIM, Scheduler
+from pgtasks.scheduler import Scheduler
 from pgtasks.settlement import Run
 from pgtasks.settlement import crashed as settle_crashed
 from pgtasks.settler import Settler

@@ -14,7 +14,7 @@ from postgres.working import working
 
 from pgtasks import Config, Registry, connect, task
 from pgtasks.config import PeriodicConfig, QueueFetchConfig, RetentionConfig, WorkerConfig
-from pgtasks.scheduler import CALL_PAUSE_SECONDS, CALLS_IN_A_ROW
+from pgtasks.fetcher import CALL_PAUSE_SECONDS, CALLS_IN_A_ROW
 from pgtasks.store import Store
 
 SECONDS = 2.0

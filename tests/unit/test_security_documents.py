@@ -16,7 +16,7 @@ from pgtasks import (
     schedule,
     settlement,
 )
-from pgtasks.scheduler import CALL_PAUSE_SECONDS
+from pgtasks.fetcher import CALL_PAUSE_SECONDS
 
 ROOT = Path(__file__).parent.parent.parent
 SECURITY = (ROOT / "docs/SECURITY.md").read_text("utf-8")

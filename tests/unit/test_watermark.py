@@ -7,7 +7,7 @@ import pytest
 
 from pgtasks import watermark
 from pgtasks.store import BEGINNING
-from pgtasks.watermark import FULL_LOOK_SECONDS, LAG_SECONDS, Watermark
+from pgtasks.watermark import FULL_LOOK_SECONDS, LAG_SECONDS, LONGEST_WITHOUT_SECONDS, Watermark
 
 START = datetime(2027, 1, 1, tzinfo=UTC)
 
@@ -94,5 +94,36 @@ def test_a_full_look_can_be_asked_for(clock: Callable[[float], None]):
     mark.since()
     clock(LAG_SECONDS)
     mark.passed(due(5))
-    mark.look_fully()
+    mark.hurry()
+    assert mark.since() == BEGINNING
+
+
+def with_a_mark(clock: Callable[[float], None]) -> Watermark:
+    """One that has looked fully, a moment ago."""
+    mark = made()
+    for step in range(3):
+        clock(step * LAG_SECONDS)
+        mark.passed(due(5))
+    clock(0)
+    mark.since()
+    return mark
+
+
+def test_full_looks_are_rarer_where_they_take_long(clock: Callable[[float], None]):
+    """Even when they are asked for: they must not take up the time of claims."""
+    mark = with_a_mark(clock)
+    mark.looked_fully(0.2)
+    clock(3.9)
+    assert mark.hurry() == pytest.approx(1004)
+    assert mark.since() == due(5)
+    clock(4)
+    assert mark.since() == BEGINNING
+
+
+def test_a_full_look_comes_in_the_end_however_long_they_take(clock: Callable[[float], None]):
+    mark = with_a_mark(clock)
+    mark.looked_fully(1000)
+    clock(LONGEST_WITHOUT_SECONDS - 0.1)
+    assert mark.since() == due(5)
+    clock(LONGEST_WITHOUT_SECONDS)
     assert mark.since() == BEGINNING
