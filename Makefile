@@ -2,7 +2,7 @@ PY ?= python3
 UV := $(shell command -v uv 2>/dev/null)
 BIN := .venv/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench chaos clean
 demo: .venv/.ok  ## The main job: thousands of real messages through a real Postgres
 	@$(BIN)/pgtasks demo
 
@@ -17,6 +17,11 @@ check: .venv/.ok  ## Style, types, and which module may import which
 
 bench: .venv/.ok  ## The benchmarks; see docs/performance.md
 	@$(BIN)/python -m benchmarks all
+
+SECONDS ?= 600
+chaos: .venv/.ok  ## Workers killed, frozen and cut off for minutes; see docs/reliability.md
+	@PYTHONPATH=tests $(BIN)/python -m chaos $(FAULTS) --seconds $(SECONDS) \
+		$(if $(SEED),--seed $(SEED)) $(if $(WRITE),--write docs/reliability.md)
 
 clean:
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -6,14 +6,16 @@ fails with every promise that was broken.
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from time import monotonic
+from typing import TypedDict, Unpack
 from urllib.parse import unquote, urlsplit
 
 import asyncpg
 import attrs
 from acceptance.evidence import Evidence, Exit, Witness
 from acceptance.history import History
-from acceptance.judgement import Figures, Rules, judge
+from acceptance.judgement import Figures, Rules, Verdict, judge
 from acceptance.worker_process import WorkerProcess
 from eventually import eventually_async
 
@@ -22,6 +24,26 @@ from pgtasks import exit_codes
 CLOSING_SECONDS = 8.0
 """How long the server may take to notice that the other end of a connection is gone: it may be in
 a statement, or waiting for a lock of one that is ended later."""
+
+
+class How(TypedDict, total=False):
+    """What differs from case to case.
+
+    Attributes:
+        drained: False when messages are meant to be left; nothing is waited for then.
+        codes: with which exit codes workers may end that nobody killed.
+        may_overlap: for tasks that cannot be ended when their lease is lost, such as threads.
+        keeps_successes: False when successes are deleted instead of archived.
+        lease_seconds: the longest lease of the case.
+        within_seconds: how long draining may take.
+    """
+
+    drained: bool
+    codes: Sequence[int]
+    may_overlap: bool
+    keeps_successes: bool
+    lease_seconds: float
+    within_seconds: float
 
 
 @attrs.define
@@ -34,34 +56,25 @@ class Checker:
     workers: list[WorkerProcess] = attrs.field(factory=list)
     """All that were started, whatever has become of them."""
 
-    async def check(
-        self,
-        *,
-        drained: bool = True,
-        codes: Sequence[int] = (exit_codes.OK,),
-        may_overlap: bool = False,
-        keeps_successes: bool = True,
-        lease_seconds: float = 3.0,
-        within_seconds: float = 30.0,
-    ) -> Figures:
+    async def check(self, **how: Unpack[How]) -> Figures:
         """Drain, stop all workers, and hold what happened against every promise.
-
-        Args:
-            drained: False when messages are meant to be left; nothing is waited for then.
-            codes: with which exit codes workers may end that nobody killed.
-            may_overlap: for tasks that cannot be ended when their lease is lost, such as threads.
-            keeps_successes: False when successes are deleted instead of archived.
-            lease_seconds: the longest lease of the case.
-            within_seconds: how long draining may take.
 
         Raises:
             AssertionError: a promise was broken; the text says which, and by what.
         """
+        verdict = await self.examine(**how)
+        print(f"\n  {verdict.figures}")  # noqa: T201 - `pytest -s` and `-rP` show it
+        assert not verdict.violations, "\n".join((str(verdict.figures), *verdict.violations))
+        return verdict.figures
+
+    async def examine(self, **how: Unpack[How]) -> Verdict:
+        """Do the same, and return what was found."""
+        drained = how.get("drained", True)
         connection = await asyncpg.connect(self.url, timeout=10)
         try:
             witness = Witness(connection)
             if drained:
-                await self._drain(witness, within_seconds)
+                await self._drain(witness, how.get("within_seconds", 30.0))
             await self.stop()
             await self._closed(witness)
             evidence = await self._gather(witness)
@@ -69,15 +82,12 @@ class Checker:
             await connection.close()
         rules = Rules(
             is_drained=drained,
-            codes=tuple(codes),
-            may_overlap=may_overlap,
-            keeps_successes=keeps_successes,
-            lease_seconds=lease_seconds,
+            codes=tuple(how.get("codes", (exit_codes.OK,))),
+            may_overlap=how.get("may_overlap", False),
+            keeps_successes=how.get("keeps_successes", True),
+            lease_seconds=how.get("lease_seconds", 3.0),
         )
-        verdict = judge(evidence, rules)
-        print(f"\n  {verdict.figures}")  # noqa: T201 - `pytest -s` and `-rP` show it
-        assert not verdict.violations, "\n".join((str(verdict.figures), *verdict.violations))
-        return verdict.figures
+        return judge(evidence, rules)
 
     async def stop(self) -> None:
         """Stop the workers that still run, all at once."""
@@ -88,10 +98,10 @@ class Checker:
 
     async def _drain(self, witness: Witness, within_seconds: float) -> None:
         async def nothing_left() -> None:
-            left = await witness.unfinished()
-            assert not left, f"{left} messages left after {within_seconds:g} s"
+            assert not await witness.unfinished()
 
-        await eventually_async(nothing_left, within_seconds=within_seconds)
+        with suppress(AssertionError):  # what is left is evidence as well
+            await eventually_async(nothing_left, within_seconds=within_seconds)
 
     async def _closed(self, witness: Witness) -> None:
         """Give the server time to end the connections of processes that were killed."""

@@ -1,5 +1,6 @@
 """Judgement: does the evidence show what pgtasks promises, and how well did it do? Pure."""
 
+from bisect import bisect
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -15,6 +16,9 @@ IDLE_SECONDS = 5.0
 """How long a transaction may stand open with nobody using it."""
 FREEZING = frozenset({"SIGSTOP", "blocked"})
 """Faults under which a run goes on after its lease is over, because it knows of nothing."""
+FORGETTING = frozenset({"postgres-killed"})
+"""Faults under which claims of the last moment are forgotten: whoever claims such a message next
+has the same delivery as who runs it."""
 GENTLE = frozenset({"SIGTERM", "SIGINT", "SIGHUP", "SIGCONT"})
 """They end runs, and cost no delivery."""
 _WORKERS = ("scheduler", "settler", "keeper", "listener", "supervisor", "alone", "ticker", "pruner")
@@ -71,6 +75,8 @@ class Figures:
     """Runs that began while an earlier one of the same message went on."""
     recovered_in: Mapping[str, float] = attrs.field(factory=dict)
     """By kind of fault: the longest time until a message that was hit ran again."""
+    resumed_in: Mapping[str, float] = attrs.field(factory=dict)
+    """By kind of fault: the longest time from its end until any run ended."""
     exited_in: float = 0.0
     """The longest time from a signal to the end of a worker."""
 
@@ -79,9 +85,10 @@ class Figures:
         whole = {
             name: value
             for name, value in attrs.asdict(self).items()
-            if name not in {"recovered_in", "exited_in"}
+            if name not in {"recovered_in", "resumed_in", "exited_in"}
         }
         times = {f"{kind} again in": seconds for kind, seconds in self.recovered_in.items()}
+        times |= {f"{kind} over in": seconds for kind, seconds in self.resumed_in.items()}
         times |= {"exit in": self.exited_in} if self.exited_in else {}
         said = [f"{name.replace('_', ' ')} {value}" for name, value in whole.items()]
         return ", ".join(said + [f"{name} {seconds:.2f} s" for name, seconds in times.items()])
@@ -121,6 +128,14 @@ class _Case:
     def noted(self, what: str) -> set[str]:
         return {note.key for note in self.evidence.notes if note.what == what}
 
+    def has_ended(self, key: str) -> bool:
+        """A run of it ended, or committed and was not told so."""
+        ended = any(run.how == "end" for run in self.runs.get(key, ()))
+        return ended or bool(self.evidence.effects.get(key))
+
+    def was_forgotten(self, run: Run) -> bool:
+        return any(f.kind in FORGETTING and f.hit(run) for f in self.faults)
+
     @property
     def is_harmless(self) -> bool:
         """Nothing was done that could cost a delivery."""
@@ -143,6 +158,7 @@ def judge(evidence: Evidence, rules: Rules) -> Verdict:
         double_effects=len(found["double effect"]),
         overlaps=sum(after.started_at < before.ended_at < float("inf") for before, after in again),
         recovered_in=_recovered_in(case, again),
+        resumed_in=_resumed_in(case),
         exited_in=max((one.took for one in evidence.exits if one.took is not None), default=0.0),
     )
     said = (f"{name}: {text}" for name, texts in found.items() for text in texts)
@@ -155,7 +171,7 @@ def judge(evidence: Evidence, rules: Rules) -> Verdict:
 def _lost(case: _Case) -> Iterator[str]:
     there = {(one.queue, one.message_id) for one in case.evidence.stored}
     for one in case.accepted:
-        has_ended = any(run.how == "end" for run in case.runs.get(one.key, ()))
+        has_ended = case.has_ended(one.key)
         is_there = (one.queue, one.message_id) in there
         if not is_there and (case.rules.keeps_successes or not has_ended):
             yield f"{one.key} was accepted, and is neither in its queue nor in the archive"
@@ -222,7 +238,7 @@ def _unrun(case: _Case) -> Iterator[str]:
         runs = case.runs.get(one.key or "")
         if not (one.is_archived and runs and one.state.get("outcome") == "done"):
             continue
-        if not any(run.how == "end" for run in runs):
+        if not case.has_ended(one.key or ""):
             yield f"{one.key} is done, and no run of it has ended"
 
 
@@ -235,7 +251,8 @@ def _lowered(case: _Case) -> Iterator[str]:
         if len(case.by_key.get(one.key or "", ())) == 1 and max(starts, default=0) > one.delivery:
             yield f"{one.key} is delivery {one.delivery}, and ran as {max(starts)}"
     for key, runs in case.runs.items():
-        again = Counter((run.pid, run.delivery) for run in runs if run.delivery)
+        kept = (run for run in runs if run.delivery and not case.was_forgotten(run))
+        again = Counter((run.pid, run.delivery) for run in kept)
         if len(case.by_key.get(key, ())) == 1 and max(again.values(), default=0) > 1:
             yield f"{key} was run twice in one delivery by one process"
 
@@ -275,7 +292,8 @@ def _overlapping(case: _Case) -> Iterator[str]:
         for before, after in _again(runs):
             is_over = before.ended_at == float("inf") or before.ended_at <= after.started_at
             frozen = any(f.kind in FREEZING and f.hit(before) for f in case.faults)
-            if not is_over and not frozen and len(case.by_key.get(key, ())) < 2:
+            excused = frozen or case.was_forgotten(before)
+            if not is_over and not excused and len(case.by_key.get(key, ())) < 2:
                 yield f"{key} began in {after.pid} while it still ran in {before.pid}"
 
 
@@ -376,6 +394,17 @@ def _recovered_in(case: _Case, again: Iterable[tuple[Run, Run]]) -> dict[str, fl
             if fault.hit(before) and fault.at <= after.started_at:
                 seconds = after.started_at - fault.at
                 longest[fault.kind] = max(seconds, longest.get(fault.kind, 0.0))
+    return longest
+
+
+def _resumed_in(case: _Case) -> dict[str, float]:
+    ends = sorted(run.ended_at for of_one in case.runs.values() for run in of_one)
+    longest: dict[str, float] = {}
+    for fault in case.faults:
+        place = bisect(ends, fault.until)
+        if fault.until > fault.at and place < len(ends) and ends[place] < float("inf"):
+            seconds = ends[place] - fault.until
+            longest[fault.kind] = max(seconds, longest.get(fault.kind, 0.0))
     return longest
 
 

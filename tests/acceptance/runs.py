@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import attrs
 from acceptance.history import Event
@@ -72,11 +72,13 @@ def faults_of(events: Sequence[Event], notes: Sequence[Event]) -> list[Fault]:
         for event in events
         if event.what == "dies"
     ]
-    lasting: Mapping[tuple[str, str], float] = {
-        (note.key, note.note): note.at for note in notes if note.what == "over"
-    }
-    for note in notes:
+    for number, note in enumerate(notes):
         if note.what == "fault":
-            until = max(note.at, lasting.get((note.key, note.note), note.at))
+            over = (n.at for n in notes[number:] if _is_over(note, n))
+            until = next(over, note.at)
             faults.append(Fault(note.key, frozenset(map(int, note.note.split())), note.at, until))
     return faults
+
+
+def _is_over(fault: Event, note: Event) -> bool:
+    return note.what == "over" and (note.key, note.note) == (fault.key, fault.note)

@@ -7,9 +7,10 @@ import signal
 import sys
 import time
 
+import asyncpg
 from acceptance.history import record
 
-from pgtasks import current_message, task
+from pgtasks import Context, LeaseLost, current_message, task
 
 
 @task
@@ -88,6 +89,38 @@ def dies_in_thread(key: str, how: str) -> None:
     if how == "sys.exit":
         sys.exit()
     raise KeyboardInterrupt
+
+
+@task
+async def fails_at_first(key: str, times: int) -> None:
+    """Fails so many times before it succeeds."""
+    attempt = current_message().attempt
+    record("start", key, attempt)
+    if attempt <= times:
+        record("raised", key)
+        raise RuntimeError(f"failure {attempt} of {times}")
+    record("end", key)
+
+
+@task
+async def takes_effect(context: Context, key: str) -> None:
+    """Writes a row of the table `effect` in the transaction that completes it."""
+    record("start", key, context.attempt)
+    try:
+        async with context.transaction() as connection:
+            await connection.execute("INSERT INTO effect (key) VALUES ($1)", key)
+            await asyncio.sleep(0.02)
+    except LeaseLost:
+        record("cancelled", key)
+        raise
+    except asyncpg.PostgresError as error:
+        record("error", key, error.sqlstate)
+        record("raised", key)
+        raise
+    except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+        record("raised", key)
+        raise
+    record("end", key)
 
 
 @task

@@ -1,0 +1,24 @@
+"""Catalogue: the faults that chaos draws from."""
+
+from collections.abc import Mapping
+
+from chaos import connection_faults, database_faults, process_faults
+from chaos.fault import Fault
+
+FAULTS: Mapping[str, Fault] = {
+    "killed-child": process_faults.KilledChild(),
+    "killed-machine": process_faults.KilledMachine(),
+    "killed-supervisor": process_faults.KilledSupervisor(),
+    "frozen-worker": process_faults.FrozenWorker(),
+    "rolling-restart": process_faults.RollingRestart(),
+    "hurried-stop": process_faults.HurriedStop(),
+    "blocked-loop": process_faults.BlockedLoop(),
+    "poison": process_faults.Poison(),
+    "ended-connections": connection_faults.EndedConnections(),
+    "silent-network": connection_faults.SilentNetwork(),
+    "bad-network": connection_faults.BadNetwork(),
+    "cut-network": connection_faults.CutNetwork(),
+    "killed-postgres": database_faults.KilledPostgres(),
+    "locked-rows": database_faults.LockedRows(),
+}
+"""By the name that stands on the command line, in the order of the report."""
