@@ -54,6 +54,7 @@ class Database:
                 await migrate.upgrade(connection)
             else:
                 await migrate.check(connection)
+            await Store(connection).note_layouts()
             config = attrs.evolve(self.config, pgbouncer=await self._is_pooled(connection))
             return attrs.evolve(self, config=config, tls=protection(connection))
 

@@ -8,6 +8,7 @@ import attrs
 
 from pgtasks.connection import Connection
 from pgtasks.errors import SchemaError
+from pgtasks.foreign_pgmq import ForeignPgmq
 from pgtasks.store import Store, statement
 
 OLDEST_SERVER = 140000
@@ -18,7 +19,6 @@ _LOCK = 0x7067_7461_736B_73  # "pgtasks"
 
 # What a migration calls is Postgres' own, whatever somebody has put into the schema public.
 _ONLY_BUILT_IN = "SET LOCAL search_path = pg_catalog, pg_temp"
-
 
 # The first steps were written when every pgmq was ours. On one that is somebody else's they are not
 # to need a right that guests have no use for, nor to put indexes on archives.
@@ -57,6 +57,23 @@ _FOR_GUESTS_TOO = {
 # The steps of this name are for a pgmq that is ours; see the first of them, 0005.
 _OWN_PGMQ = "pgmq_"
 
+# For whoever runs the script by hand; see also ForeignPgmq.check.
+_REFUSE_OLD_PGMQ = """
+DO $refuse$
+BEGIN
+    IF EXISTS (
+        SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+        WHERE nspname = 'pgmq' AND relname = 'message_record' AND NOT EXISTS (
+            SELECT FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = 'headers'
+        )
+    ) THEN
+        RAISE EXCEPTION 'pgtasks: the pgmq of this database is older than 1.5'
+            USING HINT = 'Upgrade it, or use a database without pgmq.';
+    END IF;
+END
+$refuse$;
+"""
+
 
 @attrs.frozen
 class Migration:
@@ -91,8 +108,8 @@ async def upgrade(connection: Connection) -> list[Migration]:
     """Apply what is missing, in one transaction, and return it.
 
     Raises:
-        SchemaError: the server is too old, the schema is newer than this pgtasks, or the role
-            may not create it.
+        SchemaError: the server or its pgmq is too old, the schema is newer than this pgtasks, or
+            the role may not create it.
     """
     await _check_server(connection)
     if not await _missing(connection):
@@ -135,6 +152,7 @@ def script() -> str:
     """Return one SQL script that installs the schema on a database that has none of it."""
     steps = migrations()
     parts = ["BEGIN;", f"{_ONLY_BUILT_IN};", f"SELECT pg_advisory_xact_lock({_LOCK});"]
+    parts.append(_REFUSE_OLD_PGMQ)
     for step in steps:
         parts += [
             f"\n-- {step.version:04} {step.name}",
@@ -174,3 +192,5 @@ async def _check_server(connection: Connection) -> None:
         raise SchemaError(
             f"this server is PostgreSQL {facts['version']}; pgtasks needs 14 or newer"
         )
+    if foreign := await ForeignPgmq.find(Store(connection)):
+        foreign.check()

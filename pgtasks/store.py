@@ -13,6 +13,7 @@ import attrs
 from pgtasks.declaration import Declaration
 from pgtasks.errors import SchemaError
 from pgtasks.filter import Filter
+from pgtasks.layout import Layout, laid_out, layout_of, note_layouts
 from pgtasks.queue_name import check_queue_name
 from pgtasks.stored_schedule import StoredSchedule
 
@@ -61,7 +62,7 @@ def _on_queue(name: str, queue: str) -> str:
     # Here and below names become part of a statement; the rules for names leave nothing in them
     # that would need quoting, and they are quoted all the same.
     check_queue_name(queue)
-    text = statement(name)
+    text = laid_out(statement(name), layout_of(queue))
     return text.replace("{q}", f'pgmq."q_{queue}"').replace("{a}", f'pgmq."a_{queue}"')
 
 
@@ -248,6 +249,13 @@ class Store:
     async def list_queues(self) -> list[str]:
         """Return the names of all queues."""
         return [row[0] for row in await self.on.fetch(statement("list_queues"))]
+
+    async def note_layouts(self) -> None:
+        """Look how the tables of queues are laid out, so that our statements fit them."""
+        rows = await self.on.fetch(statement("layouts"))
+        if note_layouts((queue, Layout(*facts)) for queue, *facts in rows):
+            _on_queue.cache_clear()
+            _on_archive.cache_clear()
 
     async def queue_counts(self, queue: str) -> Record:
         """Count what is in a queue and in its archive."""
@@ -478,6 +486,16 @@ class Store:
     async def applied_migrations(self) -> list[int]:
         """Return the numbers of the migrations this database has."""
         return [row[0] for row in await self.on.fetch(statement("applied_migrations"))]
+
+    async def foreign_pgmq(self) -> Record | None:
+        """Return what another program has installed in the schema pgmq, if one has."""
+        row: Record | None = await self.on.fetchrow(statement("foreign_pgmq"))
+        return row
+
+    async def foreign_pgmq_version(self) -> str | None:
+        """Return which version it calls itself, where it was installed by its SQL."""
+        version: str | None = await self.on.fetchval(statement("foreign_pgmq_version"))
+        return version
 
     async def record_migration(self, version: int, name: str) -> None:
         """Remember that a migration was applied."""

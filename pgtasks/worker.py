@@ -24,6 +24,7 @@ from pgtasks.database_url import masked_url
 from pgtasks.events import Events
 from pgtasks.health import Health, Kind, Problem, Process, judge
 from pgtasks.layers import Loaded
+from pgtasks.layout import check_layout
 from pgtasks.lease import Lease
 from pgtasks.plan import ALONE, Place, Plan
 from pgtasks.pulse import Pulses
@@ -259,3 +260,7 @@ async def _prepare_queues(database: Database, plan: Plan) -> None:
         for queue in plan.leases:
             if queue not in existing:
                 await store.create_queue(queue)
+        # A child is given a database that its supervisor has prepared.
+        await store.note_layouts()
+        for queue in plan.leases:
+            check_layout(queue)

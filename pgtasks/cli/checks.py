@@ -22,6 +22,7 @@ from pgtasks.database import Database, open_database
 from pgtasks.database_url import masked_url
 from pgtasks.duration import format_duration
 from pgtasks.errors import ConfigError, DatabaseError, PgtasksError, SchemaError
+from pgtasks.foreign_pgmq import ForeignPgmq
 from pgtasks.layers import Loaded
 from pgtasks.listener import CHANNEL
 from pgtasks.nearest import nearest
@@ -212,6 +213,11 @@ async def schema(at: Patient) -> Sequence[Finding]:
     return [Finding("schema", "ok", f"version {migrate.migrations()[-1].version}")]
 
 
+async def pgmq(at: Patient) -> Sequence[Finding]:
+    """Say whose functions and tables there are in the schema pgmq."""
+    return [Finding("pgmq", "ok", await ForeignPgmq.describe(at.session.store))]
+
+
 # What is in it
 
 
@@ -335,6 +341,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     clocks,
     role,
     schema,
+    pgmq,
     listen,
     dangers.pooler,
     dangers.timeouts,

@@ -1,12 +1,15 @@
 """`pgtasks db`."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
 from pgtasks.cli.help import DATABASE
 from pgtasks.cli.options import NOTHING_GIVEN, Source
 from pgtasks.cli.output import say
+
+if TYPE_CHECKING:
+    from pgtasks.store import Store
 
 app = App(
     name="db", help="Install, upgrade and check the schema.", help_epilogue="", group=DATABASE
@@ -30,10 +33,12 @@ async def upgrade(*, source: Source = NOTHING_GIVEN) -> None:
 
     async with open_session(source.load(), with_schema=False) as session:
         applied = await migrate.upgrade(session.connection)
+        pgmq = await _whose_pgmq(session.store)
     for step in applied:
         say(f"applied {step.version:04} {step.name}")
     if not applied:
         say(f"up to date (version {migrate.migrations()[-1].version})")
+    say(f"pgmq: {pgmq}")
 
 
 @app.command
@@ -53,7 +58,9 @@ async def check(*, source: Source = NOTHING_GIVEN) -> None:
 
     async with open_session(source.load(), with_schema=False) as session:
         await migrate.check(session.connection)
+        pgmq = await _whose_pgmq(session.store)
     say(f"up to date (version {migrate.migrations()[-1].version})")
+    say(f"pgmq: {pgmq}")
 
 
 @app.command
@@ -83,3 +90,9 @@ def roles(*, prefix: Annotated[str, Parameter(metavar="NAME")] = "pgtasks") -> N
     from pgtasks.roles import script
 
     print(script(prefix), end="")
+
+
+async def _whose_pgmq(store: "Store") -> str:
+    from pgtasks.foreign_pgmq import ForeignPgmq
+
+    return await ForeignPgmq.describe(store)

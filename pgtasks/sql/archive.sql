@@ -3,10 +3,12 @@
 WITH ended AS (
     DELETE FROM {q}
     WHERE msg_id = ANY($1::bigint[]) AND read_ct = $2::integer
-    RETURNING msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers
+    RETURNING msg_id, read_ct, enqueued_at, {wide: last_read_at,} vt, message, headers
 )
-INSERT INTO {a} (msg_id, read_ct, enqueued_at, last_read_at, archived_at, vt, message, headers)
-SELECT msg_id, read_ct, enqueued_at, last_read_at, clock_timestamp(), vt, message,
+INSERT INTO {a} (
+    msg_id, read_ct, enqueued_at, {wide: last_read_at,} archived_at, vt, message, headers
+)
+SELECT msg_id, read_ct, enqueued_at, {wide: last_read_at,} clock_timestamp(), vt, message,
     pgtasks.with_state(
         headers, ($3::text[])[pg_catalog.array_position($1::bigint[], msg_id)]::jsonb
     )

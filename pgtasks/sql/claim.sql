@@ -1,7 +1,7 @@
 -- Claim up to $1 due messages, the longest due first: a lease of $2 on each. $3 is the oldest
 -- due moment to look at.
 WITH due AS MATERIALIZED (
-    SELECT ctid AS place, vt AS due_at
+    SELECT ctid AS place, vt AS due_at{partitioned: , tableoid AS part}
     FROM {q}
     WHERE vt >= $3::timestamptz AND vt <= (SELECT clock_timestamp())
     ORDER BY vt
@@ -10,11 +10,11 @@ WITH due AS MATERIALIZED (
 )
 UPDATE {q} AS message
 SET vt = clock_timestamp() + $2::interval,
-    last_read_at = clock_timestamp(),
+    {wide: last_read_at = clock_timestamp(),}
     -- A foreign row may stand at the type's end; it must not make the whole claim fail.
     read_ct = least(message.read_ct, 2147483646) + 1
 FROM due
-WHERE message.ctid = due.place
+WHERE message.ctid = due.place{partitioned:  AND message.tableoid = due.part}
 RETURNING message.msg_id, message.read_ct,
     pgtasks.clamped(message.enqueued_at) AS enqueued_at, pgtasks.clamped(due.due_at) AS due_at,
     message.message::text, message.headers::text

@@ -4,11 +4,13 @@ SELECT place, msg_id, read_ct, pgtasks.clamped(enqueued_at) AS enqueued_at,
     pgtasks.clamped(archived_at) AS archived_at, vt <= clock_timestamp() AS is_due,
     message::text, headers::text
 FROM (
-    SELECT 'queue' AS place, msg_id, read_ct, enqueued_at, last_read_at, vt,
+    SELECT 'queue' AS place, msg_id, read_ct, enqueued_at,
+        {wide: last_read_at|NULL::timestamptz AS last_read_at}, vt,
         NULL::timestamptz AS archived_at, message, headers
     FROM {q}
     UNION ALL
-    SELECT 'archive', msg_id, read_ct, enqueued_at, last_read_at, vt, archived_at, message, headers
+    SELECT 'archive', msg_id, read_ct, enqueued_at, {wide: last_read_at|NULL}, vt, archived_at,
+        message, headers
     FROM {a}
 ) AS everywhere
 WHERE msg_id = $1 OR ($2::text IS NOT NULL AND message #>> '{metadata,id}'::text[] = $2)

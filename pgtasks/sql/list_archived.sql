@@ -2,7 +2,8 @@
 -- null: of the task $2, with the outcome $3 ('none': no outcome of ours), archived within $4,
 -- archived $5 ago or earlier, with the text $6 in the last error or the reason.
 SELECT msg_id, read_ct, pgtasks.clamped(enqueued_at) AS enqueued_at,
-    pgtasks.clamped(last_read_at) AS last_read_at, pgtasks.clamped(archived_at) AS archived_at,
+    {wide: pgtasks.clamped(last_read_at)|NULL::timestamptz} AS last_read_at,
+    pgtasks.clamped(archived_at) AS archived_at,
     left(message::text, 2000) AS message, left(headers::text, 100000) AS headers,
     message #>> '{metadata,worker_name}'::text[] AS task, message #>> '{metadata,id}'::text[] AS id,
     headers #>> '{pgtasks,outcome}'::text[] AS outcome

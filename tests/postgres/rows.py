@@ -52,10 +52,12 @@ class Rows:
     async def all(self, queue: str = DEFAULT) -> list[asyncpg.Record]:
         """What waits or is leased, with the seconds until it is due."""
         return await self.fetch(
-            "SELECT msg_id, read_ct, enqueued_at::text, last_read_at, message, headers, CASE WHEN "
+            "SELECT msg_id, read_ct, enqueued_at::text, message, headers, "
+            # The tables of an older pgmq have no such column.
+            "(to_jsonb(one) ->> 'last_read_at')::timestamptz AS last_read_at, CASE WHEN "
             "vt > '1900-01-01' AND vt < '3000-01-01' THEN vt END AS vt, CASE WHEN isfinite(vt) "
             "THEN extract(epoch FROM vt - clock_timestamp())::float8 END AS due_in "
-            f'FROM pgmq."q_{queue}" ORDER BY msg_id'
+            f'FROM pgmq."q_{queue}" AS one ORDER BY msg_id'
         )
 
     async def one(self, message_id: int, queue: str = DEFAULT) -> asyncpg.Record:

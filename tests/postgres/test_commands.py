@@ -130,9 +130,9 @@ def test_upgrade_installs_once(empty_database_url: str, capsys: CLI) -> None:
     assert capsys.readouterr().out.startswith("applied 0001 initial\n")
     assert main(["db", "upgrade", *place]) == exit_codes.OK
     newest = migrate.migrations()[-1].version
-    assert capsys.readouterr().out == f"up to date (version {newest})\n"
+    assert capsys.readouterr().out == f"up to date (version {newest})\npgmq: our own\n"
     assert main(["db", "check", *place]) == exit_codes.OK
-    assert capsys.readouterr().out == f"up to date (version {newest})\n"
+    assert capsys.readouterr().out == f"up to date (version {newest})\npgmq: our own\n"
 
 
 def test_the_printed_sql_installs_what_check_wants(empty_database_url: str, capsys: CLI) -> None:

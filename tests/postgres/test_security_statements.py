@@ -34,6 +34,7 @@ from pgtasks import (
 from pgtasks.cli import main
 from pgtasks.config import DatabaseConfig, QueueConfig, WorkerConfig
 from pgtasks.errors import PgtasksError, QueueNameError
+from pgtasks.layout import Layout, laid_out
 from pgtasks.queue_name import is_queue_name
 from pgtasks.store import (
     _ENDED,
@@ -74,7 +75,7 @@ def test_a_name_in_a_statement_is_one_by_the_rule(queue: str, name: str):
         return
     assert re.fullmatch(r"[a-z][a-z0-9_]{0,46}", queue, re.ASCII)
     bare = text.replace(f'pgmq."q_{queue}"', "{q}").replace(f'pgmq."a_{queue}"', "{a}")
-    assert bare == statement(name)
+    assert bare == laid_out(statement(name), Layout())
 
 
 @given(st.text() | st.from_regex(r"pgtasks_(test|template)_[a-z0-9_\"; ]{0,50}"))
@@ -386,7 +387,8 @@ def test_each_place_for_a_name_is_one_the_store_fills():
     known = {"q", "a", "ended", "name", "template", "admin", "worker", "producer", "reader",
              "place"}  # fmt: skip
     for name in STATEMENTS:
-        bare = re.sub(r"'\{[^']*\}'", "", statement(name))  # paths into JSON
+        text = laid_out(statement(name), Layout())
+        bare = re.sub(r"'\{[^']*\}'", "", text)  # paths into JSON
         assert set(re.findall(r"\{(.*?)\}", bare)) <= known, name
 
 
@@ -491,6 +493,13 @@ async def found_by(connection: Any, text: str) -> list[str]:
     return [row[0] for row in found]
 
 
+MIGRATIONS_OF_PGMQ = """
+CREATE TABLE IF NOT EXISTS pgmq.__pgmq_migrations (
+    name text PRIMARY KEY, version text, run_at timestamptz DEFAULT clock_timestamp()
+)
+"""
+
+
 async def test_no_statement_is_led_astray_by_what_others_put_into_a_schema(hostile: Any):
     """Else a role that may only create an operator in `public` would do all that a worker may.
 
@@ -498,11 +507,18 @@ async def test_no_statement_is_led_astray_by_what_others_put_into_a_schema(hosti
     any type: write `'{a,b}'::text[]`, `'key'::text`, `pg_catalog.unnest(...)`.
     """
     wrong = dict[str, object]()
+    await hostile.execute(MIGRATIONS_OF_PGMQ)
+    other = Layout(is_wide=False, is_partitioned=True)
     for name in STATEMENTS:
         if name in {*ON_DATABASES, "wait_for_disk", "roles"}:
             continue
-        for ended in _ENDED.values():
-            text = _on_queue(name, "default").replace("{ended}", ended).replace("{place}", "1")
+        for ended, layout in itertools.product(_ENDED.values(), (Layout(), other)):
+            text = laid_out(statement(name), layout).replace("{ended}", ended)
+            text = (
+                text.replace("{place}", "1")
+                .replace("{q}", "pgmq.q_default")
+                .replace("{a}", "pgmq.a_default")
+            )
             try:
                 if found := await found_by(hostile, text):
                     wrong[name] = found
