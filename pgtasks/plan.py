@@ -109,8 +109,9 @@ class Plan:
             UnknownQueueError: one is neither; probably its name is misspelt.
         """
         worker, known = self._config.worker, {*existing, *self.known}
+        named = {*known, *(worker.queues or ())}
         for queue in worker.queue_config:
-            if queue not in {*known, *(worker.queues or ())}:
+            if queue not in named:
                 raise _unknown(queue, known, f"worker.queue-config.{queue}: ")
         for queue in self.leases:
             if queue not in known:

@@ -209,6 +209,10 @@ class Store:
         """Let the commit of this transaction wait for the disk."""
         await self.on.fetch(statement("wait_for_disk"))
 
+    async def plan_anew(self) -> None:
+        """Let no statement of this transaction run by a plan that was made earlier."""
+        await self.on.fetch(statement("plan_anew"))
+
     async def next_due_seconds(self, queue: str, since: datetime) -> float | None:
         """Return in how many seconds the next message is due; None when nothing waits."""
         seconds: float | None = await self.on.fetchval(_on_queue("next_due", queue), since)

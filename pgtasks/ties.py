@@ -17,7 +17,7 @@ from pgtasks.errors import LeaseLost
 from pgtasks.message import Message
 from pgtasks.settlement import Run
 from pgtasks.settler import Settler
-from pgtasks.store import Extension, Store
+from pgtasks.store import Extension, Record, Store
 
 
 @attrs.frozen
@@ -39,6 +39,7 @@ class WorkerTies:
                     yield connection
                     # The row may be gone before this side knows: the keeper must not wonder.
                     lease.settling = True
+                    await Store(connection).plan_anew()
                     await self._complete(Store(connection), context)
             except BaseException:
                 lease.settling = False
@@ -52,7 +53,7 @@ class WorkerTies:
         async with self._connection() as connection:
             with anyio.fail_after(CALL_SECONDS):
                 while True:
-                    [row] = await Store(connection).extend(message.queue, [extension])
+                    row = await _extend(connection, message.queue, extension)
                     if not row["held"]:
                         raise LeaseLost(_lost_text(message))
                     if row["extended"]:
@@ -75,6 +76,13 @@ class WorkerTies:
             ended = await store.archive(message.queue, ids, message.delivery, [ending.state])
         if not ended:
             raise LeaseLost(_lost_text(message))
+
+
+async def _extend(connection: Connection, queue: str, extension: Extension) -> Record:
+    async with transaction(connection):
+        await Store(connection).plan_anew()
+        [row] = await Store(connection).extend(queue, [extension])
+    return row
 
 
 def _lost_text(message: Message) -> str:

@@ -255,7 +255,7 @@ def _remarks(database: Database) -> Iterable[str]:
 async def _prepare_queues(database: Database, plan: Plan) -> None:
     async with database.set_up() as connection:
         store = Store(connection)
-        existing = await store.list_queues()
+        existing = set(await store.list_queues())
         plan.check_queues(existing)
         for queue in plan.leases:
             if queue not in existing:

@@ -23,6 +23,7 @@ from pgtasks import (
     current_message,
     task,
 )
+from pgtasks.store import Store
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 
@@ -143,6 +144,35 @@ async def test_writes_and_completion_are_one_transaction(
         assert archived[handle.message_id]["outcome"] == "done"
     else:
         assert archived == {}
+
+
+async def test_what_ends_the_message_there_is_planned_anew(
+    config: Config, registry: Registry, rows: Rows, monkeypatch: pytest.MonkeyPatch
+):
+    """A plan from when the queue was empty may be kept on a connection of the pool."""
+    modes = list[str]()
+
+    def watch(name: str) -> None:
+        real = getattr(Store, name)
+
+        async def watched(store: Store, *args: Any) -> Any:
+            modes.append(await store.on.fetchval("SELECT current_setting('plan_cache_mode')"))
+            return await real(store, *args)
+
+        monkeypatch.setattr(Store, name, watched)
+
+    @task(name="work", registry=registry)
+    async def work(context: Context) -> None:
+        await context.extend(60)
+        async with context.transaction() as connection:
+            modes.append(await connection.fetchval("SELECT current_setting('plan_cache_mode')"))
+
+    watch("extend")
+    watch("complete")
+    async with working(config, registry):
+        await work.defer()
+        await rows.empty()
+    assert modes == ["force_custom_plan", "auto", "force_custom_plan"]
 
 
 async def test_an_error_in_the_transaction_undoes_everything(
