@@ -67,8 +67,8 @@ _KEPT = (*_COUNTS, "errors", "options", "schedule")
 NEW = State()
 
 
-@attrs.frozen
-class Message:
+# Not an attrs class, which is frozen too, and made in 1.1 µs: this is in 0.06, for each message.
+class Message(msgspec.Struct, frozen=True, gc=False):
     """One leased row: the lease is `(message_id, delivery)`."""
 
     queue: str
@@ -91,12 +91,12 @@ class Message:
         return max(0, self.delivery - 1 - self.state.ended)
 
 
-class _Metadata(msgspec.Struct):
+class _Metadata(msgspec.Struct, gc=False):
     id: UUID | int
     worker_name: str
 
 
-class Envelope(msgspec.Struct):
+class Envelope(msgspec.Struct, gc=False):
     """The message as it is stored, in the form the Roadster framework uses too."""
 
     metadata: _Metadata
