@@ -6,6 +6,7 @@ not: whatever the process dies of now is proven.
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import closing
 from datetime import timedelta
 from time import monotonic
 
@@ -19,6 +20,7 @@ from pgtasks.keeper import Keeper
 from pgtasks.lease import Lease, leased
 from pgtasks.settlement import released
 from pgtasks.settler import Settler
+from pgtasks.slot import Slot
 from pgtasks.store import Extension, Store
 
 
@@ -27,7 +29,7 @@ class Alone:
     """A scheduler whose messages are given to it, with leases that were claimed before."""
 
     leases: Mapping[str, timedelta]
-    run_message: Callable[[Lease], Awaitable[None]]
+    run_message: Callable[[Lease, Slot], Awaitable[None]]
     _database: DatabaseConfig
     _settler: Settler
     _keeper: Keeper
@@ -46,8 +48,9 @@ class Alone:
         """Take the leases over and run their messages, one after another, until stopped."""
         try:
             waiting = deque(await self._take_all())
-            while waiting and not self._stopping:
-                await self._run(waiting.popleft())
+            with closing(Slot()) as slot:
+                while waiting and not self._stopping:
+                    await self._run(waiting.popleft(), slot)
             for lease in waiting:
                 self._settler.put(lease, released(lease.message))
         finally:
@@ -74,7 +77,7 @@ class Alone:
             self._board.add(lease)
         return lease
 
-    async def _run(self, lease: Lease) -> None:
+    async def _run(self, lease: Lease, slot: Slot) -> None:
         if lease.lost:
             self._settler.forget(lease)
             return
@@ -82,7 +85,7 @@ class Alone:
         if self._board is not None:
             self._board.mark_running(lease)
         try:
-            await self.run_message(lease)
+            await self.run_message(lease, slot)
             # Until its end is written, it is not over: what the process dies of is still its.
             while lease in self._keeper.held():  # noqa: ASYNC110 - a poll in no hot path
                 await anyio.sleep(0.01)

@@ -25,7 +25,8 @@ _ROW = struct.Struct("<BxHiq")  # state, queue, delivery, message id
 _NAMES_BYTES = 1 << 20
 _FREE, _WAITING, _RUNNING = 0, 1, 2
 ROWS = 16_384
-_PULSES_AT = _NAMES_BYTES + ROWS * _ROW.size
+_ROWS_AT = range(_NAMES_BYTES, _NAMES_BYTES + ROWS * _ROW.size, _ROW.size)
+_PULSES_AT = _ROWS_AT.stop
 _BYTES = _PULSES_AT + pulse.BYTES
 
 
@@ -48,7 +49,8 @@ class Board:
     _memory: mmap.mmap
     pulses: Pulses = attrs.field(init=False)
     _queues: dict[str, int] = attrs.field(factory=dict, init=False)
-    _free: list[int] = attrs.field(factory=lambda: list(range(ROWS)), init=False)
+    _free: list[int] = attrs.field(factory=lambda: list(_ROWS_AT), init=False)
+    """The places that are free: where in the memory their rows begin."""
 
     @pulses.default
     def _begun(self) -> Pulses:
@@ -76,37 +78,32 @@ class Board:
         names = json.dumps(list(queues)).encode()
         self._memory[: len(names) + 1] = names + b"\0"
 
-    def add(self, lease: Lease) -> None:
-        """Write a lease down; without room it is left out, and just runs out after a crash."""
-        if not self._free:
-            return
-        lease.place = self._free.pop()
-        message = lease.message
-        _ROW.pack_into(
-            self._memory,
-            _NAMES_BYTES + lease.place * _ROW.size,
-            _WAITING,
-            self._queues[message.queue],
-            message.delivery,
-            message.message_id,
-        )
+    def add(self, *leases: Lease) -> None:
+        """Write leases down; without room one is left out, and just runs out after a crash."""
+        for lease in leases[: len(self._free)]:
+            lease.place, message = self._free.pop(), lease.message
+            queue = self._queues[message.queue]
+            _ROW.pack_into(
+                self._memory, lease.place, _WAITING, queue, message.delivery, message.message_id
+            )
 
     def mark_running(self, lease: Lease) -> None:
         """Note that a lease's task is being started."""
         if lease.place >= 0:
-            self._memory[_NAMES_BYTES + lease.place * _ROW.size] = _RUNNING
+            self._memory[lease.place] = _RUNNING
 
     def mark_ended(self, lease: Lease) -> None:
         """Note that a lease's task has ended, whatever becomes of its settlement."""
         if lease.place >= 0:
-            self._memory[_NAMES_BYTES + lease.place * _ROW.size] = _WAITING
+            self._memory[lease.place] = _WAITING
 
-    def remove(self, lease: Lease) -> None:
-        """Cross a lease out."""
-        if lease.place >= 0:
-            self._memory[_NAMES_BYTES + lease.place * _ROW.size] = _FREE
-            self._free.append(lease.place)
-            lease.place = -1
+    def remove(self, *leases: Lease) -> None:
+        """Cross leases out."""
+        for lease in leases:
+            if lease.place >= 0:
+                self._memory[lease.place] = _FREE
+                self._free.append(lease.place)
+                lease.place = -1
 
     def entries(self) -> list[Entry]:
         """Return the leases on the board."""

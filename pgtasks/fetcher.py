@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from operator import itemgetter
 from time import monotonic
 
 import anyio
@@ -31,6 +32,8 @@ CALLS_IN_A_ROW = 10
 CALL_PAUSE_SECONDS = 0.1
 """How often a queue is looked at because somebody says so, where nothing is found: anybody who can
 connect can send a NOTIFY, as many as he likes."""
+
+_DUE_AT = itemgetter("due_at")
 
 
 @attrs.define(eq=False)
@@ -146,7 +149,7 @@ class Fetcher:
         if rows:
             look.calls.restore()
             look.misses = look.empties = 0
-            look.watermark.passed(max(row["due_at"] for row in rows))
+            look.watermark.passed(max(map(_DUE_AT, rows)))
             self._on_claimed(queue, rows, claimed_at)
         elif was_called:
             look.calls.spend()

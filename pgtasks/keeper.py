@@ -72,15 +72,17 @@ class Keeper:
         if self._thread is not None:
             self._thread.join(timeout=2)
 
-    def hold(self, lease: Lease) -> None:
-        """Extend this lease until it is let go."""
-        self._held[lease.key] = lease
-        self._pause = min(self._pause, max(0.05, lease.length_seconds / 12))
+    def hold(self, *leases: Lease) -> None:
+        """Extend these leases until they are let go."""
+        self._held.update((lease.key, lease) for lease in leases)
+        for seconds in {lease.length_seconds for lease in leases}:
+            self._pause = min(self._pause, max(0.05, seconds / 12))
 
-    def let_go(self, lease: Lease) -> None:
-        """Extend this lease no longer."""
-        if self._held.get(lease.key) is lease:
-            del self._held[lease.key]
+    def let_go(self, *leases: Lease) -> None:
+        """Extend these leases no longer."""
+        for lease in leases:
+            if self._held.get(lease.key) is lease:
+                del self._held[lease.key]
 
     def held(self) -> list[Lease]:
         """Return the leases held now."""

@@ -21,7 +21,7 @@ class Lease:
     length_seconds: float
     key: tuple[str, int] = attrs.field(init=False)
     """What it is known by: the queue and the row."""
-    place: int = -1
+    place: int = attrs.field(default=-1, init=False)
     """Its place on the board that the supervisor reads after a crash. Written by the loop."""
     kept_until: float = attrs.field(init=False)
     """Until when it surely lasts, on the local monotonic clock. Written by the keeper."""
@@ -35,9 +35,10 @@ class Lease:
     """Ends the run, with the reason; None while nothing runs. Written by the loop."""
 
     def __attrs_post_init__(self) -> None:
-        self.key = (self.message.queue, self.message.message_id)
-        self.kept_until = 0.0
-        self.renewed(self.message.claimed_at, self.length_seconds)
+        message = self.message
+        self.key = (message.queue, message.message_id)
+        self.kept_until = message.claimed_at + self.length_seconds
+        self.extend_at = message.claimed_at + self.length_seconds / 3
 
     def renewed(self, asked_at: float, length_seconds: float) -> None:
         """Note that it lasts `length_seconds` from `asked_at`, at least."""

@@ -4,7 +4,7 @@ import asyncio
 import contextvars
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
 from functools import partial
 from time import monotonic
@@ -19,7 +19,7 @@ from pgtasks.context import Context, Ties, running
 from pgtasks.duration import format_duration
 from pgtasks.errors import DecodeError, LeaseLost, TaskTimeout
 from pgtasks.events import Events
-from pgtasks.isolated import Isolated
+from pgtasks.isolated import isolated
 from pgtasks.lease import Lease
 from pgtasks.message import Message, read_envelope
 from pgtasks.outcome import Discard, RetryLater, Signal, Snooze
@@ -27,6 +27,7 @@ from pgtasks.plan import Plan
 from pgtasks.registry import Registry
 from pgtasks.settlement import Ended, Run, Settlement, describe_error
 from pgtasks.settler import Settler
+from pgtasks.slot import Slot
 from pgtasks.task import Task
 from pgtasks.thread_call import ThreadCall
 
@@ -41,13 +42,15 @@ class _Ready:
     context: Context
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    slot: Slot
     error: BaseException | None = None
     """What the run failed with."""
     variables: contextvars.Context = attrs.field(factory=contextvars.copy_context)
     """The context variables of this run alone."""
-    scope: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
     reason: str = ""
-    """Why the scope was cancelled."""
+    """Why it was cancelled."""
+    coroutine: Coroutine[Any, Any, Any] | None = None
+    """An async function's call; None for sync ones."""
     thread: ThreadCall | None = None
     """A sync function's call; None for async ones."""
 
@@ -55,7 +58,19 @@ class _Ready:
         self.reason = reason
         self.context.cancelled = True
         self.context.lost = reason == "lost"
-        self.scope.cancel()
+        self.slot.cancel()
+
+    def first_step(self) -> tuple[bool, Any]:
+        """Call an async function; return whether it has ended, and what it returned.
+
+        If it has not: what it waits for. Runs within its own context variables.
+        """
+        running.set(self.context)
+        self.coroutine = self.task.fn(*self.args, **self.kwargs)
+        try:
+            return False, self.coroutine.send(None)
+        except StopIteration as ended:
+            return True, ended.value
 
 
 @attrs.define(eq=False)
@@ -76,9 +91,9 @@ class Runner:
     """Leases of runs that are over, but whose threads go on."""
     _thread_ended: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
 
-    async def run(self, lease: Lease) -> None:
-        """Run one message and settle it, however it ends."""
-        ready = self._prepare(lease)
+    async def run(self, lease: Lease, slot: Slot) -> None:
+        """Run one message in a slot and settle it, however it ends."""
+        ready = self._prepare(lease, slot)
         if isinstance(ready, Settlement):
             self.settler.put(lease, ready)
             return
@@ -97,7 +112,7 @@ class Runner:
             self._thread_ended.clear()
             await self._thread_ended.wait()
 
-    def _prepare(self, lease: Lease) -> _Ready | Settlement:
+    def _prepare(self, lease: Lease, slot: Slot) -> _Ready | Settlement:
         message, name = lease.message, None
         try:
             envelope = read_envelope(message.body)
@@ -115,7 +130,7 @@ class Runner:
         if message.headers is not None and (said := message.state.options):
             policy = policy.overridden(said)
         context = Context(lease, task.name, envelope.metadata.id, policy, self.ties)
-        return _Ready(task, context, args, kwargs)
+        return _Ready(task, context, *task.signature.with_context(context, args, kwargs), slot)
 
     def _unknown(self, message: Message, name: str) -> Settlement:
         settlement = settle.unknown_task(message)
@@ -134,30 +149,20 @@ class Runner:
 
     async def _perform(self, ready: _Ready) -> object:
         """Call the task and return what it returned, or the exception that it ended with."""
-        ready.variables.run(running.set, ready.context)
-        seconds = ready.context.policy.timeout_seconds
-        # Not the scope's own deadline: it costs 3 µs more a message.
-        loop = asyncio.get_running_loop()
-        timer = None if seconds is None else loop.call_later(seconds, ready.cancel, "timeout")
-        try:
-            with ready.scope:
-                return await self._call(ready)
-            return _Cancelled()
-        finally:
-            if timer is not None:
-                timer.cancel()
+        with ready.slot:
+            return await self._call(ready)
+        return _Cancelled()
 
     async def _call(self, ready: _Ready) -> object:
-        task = ready.task
-        if task.signature.context_parameter is not None:
-            ready.args, ready.kwargs = task.signature.with_context(
-                ready.context, ready.args, ready.kwargs
-            )
         try:
-            if task.is_async:
-                coroutine = ready.variables.run(partial(task.fn, *ready.args, **ready.kwargs))
-                return await Isolated(coroutine, ready.variables)
-            return await self._in_thread(ready)
+            if not ready.task.is_async:
+                return await _within_its_time(ready, self._in_thread(ready))
+            # Most of what a short run costs is how its waiting is watched: many never wait.
+            has_ended, value = ready.variables.run(ready.first_step)
+            if has_ended or ready.coroutine is None:
+                return value
+            rest = isolated(ready.coroutine, ready.variables, value)
+            return await _within_its_time(ready, rest)
         except asyncio.CancelledError as error:
             # Ours, or the worker's; otherwise the task cancelled itself, or let the cancellation
             # of something that it waited for escape.
@@ -169,6 +174,7 @@ class Runner:
             return error
 
     async def _in_thread(self, ready: _Ready) -> object:
+        ready.variables.run(running.set, ready.context)
         call = partial(ready.task.fn, *ready.args, **ready.kwargs)
         ready.thread = ThreadCall(partial(ready.variables.run, call))
         ended = await ready.thread.run(self.threads)
@@ -207,9 +213,13 @@ class Runner:
     def _decide(self, ready: _Ready, ended: object) -> Settlement:  # noqa: PLR0911 - a table
         message, policy = ready.context.message, ready.context.policy
         run = Run(monotonic() - ready.context.started_at, self.worker)
+        if not isinstance(ended, _BAD_ENDS):
+            if log.wants_debug():
+                log.debug("done", **_task_fields(ready), seconds=run.seconds)
+            return settle.succeeded(message, policy, run)
+        if ready.reason in ("stopping", "lost"):
+            return settle.released(message)
         match ended:
-            case _Cancelled() | BaseException() if ready.reason in ("stopping", "lost"):
-                return settle.released(message)
             case _Cancelled():
                 error = TaskTimeout(f"still running after {policy.timeout_seconds:g} s")
                 return self._failed(ready, error, run)
@@ -222,11 +232,7 @@ class Runner:
             case LeaseLost():
                 # What it was told by its own transaction or extension; there is nothing to end.
                 return settle.released(message)
-            case BaseException():
-                return self._failed(ready, ended, run)
-        if log.wants_debug():
-            log.debug("done", **_task_fields(ready), seconds=run.seconds)
-        return settle.succeeded(message, policy, run)
+        return self._failed(ready, ended, run)
 
     def _failed(self, ready: _Ready, error: BaseException, run: Run) -> Settlement:
         ready.error = error
@@ -251,6 +257,24 @@ class Runner:
 
 class _Cancelled:
     """A run that was cancelled and did end."""
+
+
+_BAD_ENDS = (BaseException, _Cancelled)
+"""All but a value that a task returned; a signal may be returned too."""
+
+
+async def _within_its_time(ready: _Ready, run: Awaitable[object]) -> object:
+    """Await the run, or the rest of it; it is cancelled when its time is up."""
+    seconds = ready.context.policy.timeout_seconds
+    if seconds is None:
+        return await run
+    left = ready.context.started_at + seconds - monotonic()
+    # Not the scope's own deadline: it costs 3 µs more a message.
+    timer = asyncio.get_running_loop().call_later(max(0.0, left), ready.cancel, "timeout")
+    try:
+        return await run
+    finally:
+        timer.cancel()
 
 
 def _take_back_cancellation() -> None:

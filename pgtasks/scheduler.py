@@ -7,7 +7,9 @@ task group costs 27 µs, handing it to one that waits a tenth of that.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import closing
 from datetime import timedelta
+from operator import itemgetter
 from time import monotonic
 
 import anyio
@@ -26,6 +28,7 @@ from pgtasks.outage import Outage
 from pgtasks.pool import Pool
 from pgtasks.pulse import Pulse
 from pgtasks.settler import Settler
+from pgtasks.slot import Slot
 from pgtasks.store import Record
 
 log = Events("pgtasks.scheduler")
@@ -37,13 +40,11 @@ STALE_SECONDS = 1.0
 MESSAGES_A_TURN = 16
 """How many messages that never wait a runner runs before others get the loop."""
 
+_MESSAGE_ID = itemgetter("msg_id")
+
 
 def _raise(fault: Exception) -> None:
     raise fault
-
-
-def _loans(number: int) -> deque[asyncio.Event]:
-    return deque(asyncio.Event() for _ in range(number))
 
 
 @attrs.define(eq=False)
@@ -53,7 +54,7 @@ class Scheduler:
     pool: Pool
     leases: Mapping[str, timedelta]
     """How long a claim leases the messages of each queue."""
-    run_message: Callable[[Lease], Awaitable[None]]
+    run_message: Callable[[Lease, Slot], Awaitable[None]]
     divert: Callable[[Lease], bool]
     """Whether a message that may have crashed a process was taken out of our hands."""
     _database: DatabaseConfig
@@ -65,11 +66,13 @@ class Scheduler:
     """Whether we are told when messages are sent; else they are looked for more often."""
     _is_counted: bool = False
     """Whether what is diverted runs elsewhere in one of these slots, until `take_back`."""
-    _lent: deque[asyncio.Event] = attrs.field(default=0, converter=_loans)
-    """The slots that are empty for it; given as their number."""
+    _lent: int = 0
+    """So many of its slots are left to messages elsewhere when it begins."""
     _pulse: Pulse = attrs.field(factory=Pulse)
     _on_fault: Callable[[Exception], None] = _raise
     """Called with what ended the fetching; it has to end what runs."""
+    _loans: deque[asyncio.Event] = attrs.field(init=False)
+    """The slots that are empty for what was diverted."""
     _fetcher: Fetcher = attrs.field(init=False)
     _ready: deque[Lease] = attrs.field(factory=deque, init=False)
     _running: set[Lease] = attrs.field(factory=set, init=False)
@@ -78,13 +81,15 @@ class Scheduler:
     _wake: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
     _resume: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
     _room: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
-    _waits_for_room: bool = attrs.field(default=False, init=False)
+    _room_at: int = attrs.field(default=-1, init=False)
+    """How few messages have to be held for a claim that waits for room."""
     _outage: Outage = attrs.field(
         factory=lambda: Outage(log, "fetching failed, trying again"), init=False
     )
     _average_seconds: float = attrs.field(default=60.0, init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._loans = deque(asyncio.Event() for _ in range(self._lent))
         self._fetcher = Fetcher(
             self.pool,
             self.leases,
@@ -98,7 +103,7 @@ class Scheduler:
     async def run(self) -> None:
         """Fetch and run messages until stopped, and until what was running has ended."""
         async with anyio.create_task_group() as runners:
-            for loan in [*self._lent, *[None] * self._slots]:
+            for loan in [*self._loans, *[None] * self._slots]:
                 runners.start_soon(self._serve, loan)
             try:
                 await self._fetch_all()
@@ -120,17 +125,17 @@ class Scheduler:
 
     def take_back(self) -> None:
         """Fill a slot again that was left to a message elsewhere."""
-        if self._lent:
-            self._lent.popleft().set()
-        self._note_room()
+        if self._loans:
+            self._loans.popleft().set()
+        self._room.set()
 
     def stop(self) -> None:
         """Claim no more, start no more; what is running goes on."""
         self._stopping = True
         self._fetcher.stop()
         self._give_back()
-        while self._lent:
-            self._lent.popleft().set()
+        while self._loans:
+            self._loans.popleft().set()
         self._wake.set()
         self._resume.set()
         self._room.set()
@@ -197,7 +202,7 @@ class Scheduler:
 
     @property
     def _slots(self) -> int:
-        return self.pool.slots - len(self._lent)
+        return self.pool.slots - len(self._loans)
 
     def _ahead(self) -> int:
         return min(LARGEST_CLAIM, int(self._slots * LOOK_AHEAD_SECONDS / self._average_seconds))
@@ -211,13 +216,13 @@ class Scheduler:
         return max(1, self._ahead() // 2)
 
     def _note_room(self) -> None:
-        if self._waits_for_room and self._free() >= self._enough():
+        if len(self._running) + len(self._ready) <= self._room_at:
             self._room.set()
 
     async def _wait_for_room(self) -> int:
         while not self._stopping and self._free() < self._enough():
             self._room.clear()
-            self._waits_for_room = True
+            self._room_at = self._slots + self._ahead() - self._enough()
             self._pulse.promise(STALE_SECONDS)
             try:
                 async with asyncio.timeout(STALE_SECONDS):
@@ -225,7 +230,7 @@ class Scheduler:
             except TimeoutError:
                 self._give_back_stale()
             finally:
-                self._waits_for_room = False
+                self._room_at = -1
         return max(0, self._free())
 
     def _give_back_stale(self) -> None:
@@ -242,17 +247,16 @@ class Scheduler:
 
     # Dispatching and running
 
-    def _leased(self, queue: str, row: Record, claimed_at: float) -> Lease:
-        lease = leased(queue, row, claimed_at, self.leases[queue])
-        self._keeper.hold(lease)
+    def _held(self, queue: str, rows: list[Record], claimed_at: float) -> list[Lease]:
+        length = self.leases[queue]
+        leases = [leased(queue, row, claimed_at, length) for row in sorted(rows, key=_MESSAGE_ID)]
+        self._keeper.hold(*leases)
         if self._board is not None:
-            self._board.add(lease)
-        return lease
+            self._board.add(*leases)
+        return leases
 
     def _dispatch(self, queue: str, rows: list[Record], claimed_at: float) -> None:
-        leases = [self._leased(queue, row, claimed_at) for row in rows]
-        leases.sort(key=lambda lease: lease.message.message_id)
-        for lease in leases:
+        for lease in self._held(queue, rows, claimed_at):
             # Where slots are counted it waits for one, as it will be run in it.
             if self._is_counted or not self._diverts(lease):
                 self._ready.append(lease)
@@ -274,26 +278,30 @@ class Scheduler:
         if loan is not None:
             await loan.wait()
         turn = 0
-        while True:
-            if self._ready:
-                await self._run(self._ready.popleft())
+        with closing(Slot()) as slot:
+            while lease := await self._next():
+                await self._run(lease, slot)
                 turn += 1
                 if turn % MESSAGES_A_TURN == 0:
                     await asyncio.sleep(0)
-            elif self._stopping:
-                return
-            else:
-                waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                self._idle.append(waiter)
-                await waiter
 
-    async def _run(self, lease: Lease) -> None:
+    async def _next(self) -> Lease | None:
+        """Return the next lease to be run; None when there will be none."""
+        while not self._ready:
+            if self._stopping:
+                return None
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._idle.append(waiter)
+            await waiter
+        return self._ready.popleft()
+
+    async def _run(self, lease: Lease, slot: Slot) -> None:
         if lease.lost:
             self._settler.forget(lease)
             self._note_room()
             return
         if self._is_counted and self._diverts(lease):
-            self._lent.append(loan := asyncio.Event())
+            self._loans.append(loan := asyncio.Event())
             await loan.wait()
             return
         started_at = monotonic()
@@ -301,7 +309,7 @@ class Scheduler:
         if self._board is not None:
             self._board.mark_running(lease)
         try:
-            await self.run_message(lease)
+            await self.run_message(lease, slot)
         except Exception as broken:  # noqa: BLE001 - a fault of ours costs this run, not the worker
             log.error(
                 "running a message failed; it is tried again when its lease runs out",

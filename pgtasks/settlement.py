@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import attrs
+import msgspec
 
 from pgtasks.codec import sanitize
 from pgtasks.message import Message, State, write_state
@@ -29,12 +30,15 @@ _NOW = timedelta(0)
 class Settlement:
     """What is to be done with one leased message: delete it, archive it, or run it again."""
 
-    message: Message
     action: Literal["complete", "archive", "retry"]
     kind: Kind
     state: str | None = None
     delay: timedelta = _NOW
     durable: bool = False
+
+
+_DONE = {durable: Settlement("complete", "done", durable=durable) for durable in (False, True)}
+"""The same for all messages: making one takes 0.7 µs."""
 
 
 @attrs.frozen
@@ -50,8 +54,7 @@ class Ended:
     """What it ended with, if not by returning."""
 
 
-@attrs.frozen
-class Run:
+class Run(msgspec.Struct, frozen=True, gc=False):
     """The facts of a run that every record of it carries."""
 
     seconds: float
@@ -61,9 +64,9 @@ class Run:
 def succeeded(message: Message, policy: Policy, run: Run) -> Settlement:
     """Settle a message whose task returned."""
     if policy.on_success == "delete":
-        return Settlement(message, "complete", "done", durable=policy.durable)
+        return _DONE[policy.durable]
     state = message.state
-    return _archived(message, state, "done", run, state.failures + 1, durable=policy.durable)
+    return _archived(state, "done", run, state.failures + 1, durable=policy.durable)
 
 
 def failed(message: Message, policy: Policy, error: BaseException, run: Run) -> Settlement:
@@ -71,8 +74,8 @@ def failed(message: Message, policy: Policy, error: BaseException, run: Run) -> 
     state = _counted(message, error, run)
     delay = policy.retry.delay_after(state.failures, error)
     if delay is None:
-        return _given_up(message, policy, state, "failed", run)
-    return _again(message, "retried", state, delay, durable=policy.durable)
+        return _given_up(policy, state, "failed", run)
+    return _again("retried", state, delay, durable=policy.durable)
 
 
 def asked_for_later(message: Message, policy: Policy, asked: RetryLater, run: Run) -> Settlement:
@@ -86,32 +89,32 @@ def asked_for_later(message: Message, policy: Policy, asked: RetryLater, run: Ru
         else retry.delay_after(state.failures, asked) is None
     )
     if spent:
-        return _given_up(message, policy, state, "failed", run)
-    return _again(message, "retried", state, asked.delay, durable=policy.durable)
+        return _given_up(policy, state, "failed", run)
+    return _again("retried", state, asked.delay, durable=policy.durable)
 
 
 def snoozed(message: Message, asked: Snooze) -> Settlement:
     """Settle a message whose task wants to run later, at no cost."""
     state = message.state
     state = attrs.evolve(state, snoozes=state.snoozes + 1)
-    return _again(message, "snoozed", state, asked.delay)
+    return _again("snoozed", state, asked.delay)
 
 
 def discarded(message: Message, policy: Policy, asked: Discard, run: Run) -> Settlement:
     """Settle a message whose task says that it is not worth another attempt."""
-    return _given_up(message, policy, _counted(message, asked, run), "discarded", run)
+    return _given_up(policy, _counted(message, asked, run), "discarded", run)
 
 
 def released(message: Message) -> Settlement:
     """Settle a message that was not run, or not to its end, because its worker stops."""
     state = message.state
     state = attrs.evolve(state, releases=state.releases + 1)
-    return _again(message, "released", state, _NOW)
+    return _again("released", state, _NOW)
 
 
 def undecodable(message: Message, reason: str, run: Run) -> Settlement:
     """Settle a message that cannot become a call: no attempt would change that."""
-    return _archived(message, message.state, "undecodable", run, 0, reason=reason)
+    return _archived(message.state, "undecodable", run, 0, reason=reason)
 
 
 def unknown_task(message: Message) -> Settlement:
@@ -120,7 +123,7 @@ def unknown_task(message: Message) -> Settlement:
     ceiling = min(_LONGEST_UNKNOWN, 2.0 ** min(state.unknown, 10))
     delay = timedelta(seconds=random.uniform(ceiling / 2, ceiling))
     state = attrs.evolve(state, unknown=state.unknown + 1)
-    return _again(message, "put back", state, delay)
+    return _again("put back", state, delay)
 
 
 def read_elsewhere(message: Message) -> Settlement:
@@ -130,12 +133,12 @@ def read_elsewhere(message: Message) -> Settlement:
     """
     state = message.state
     state = attrs.evolve(state, elsewhere=state.elsewhere + message.unexplained + 1)
-    return _again(message, "put back", state, _NOW)
+    return _again("put back", state, _NOW)
 
 
 def crashed(message: Message, reason: str, run: Run) -> Settlement:
     """Settle a message that brought its process down as often as is allowed."""
-    return _archived(message, message.state, "crashed", run, 0, reason=reason)
+    return _archived(message.state, "crashed", run, 0, reason=reason)
 
 
 def error_record(error: BaseException, attempt: int, worker: str) -> dict[str, Any]:
@@ -164,16 +167,13 @@ def _counted(message: Message, error: BaseException, run: Run) -> State:
     return attrs.evolve(state, failures=failures).with_error(record)
 
 
-def _given_up(
-    message: Message, policy: Policy, state: State, outcome: Outcome, run: Run
-) -> Settlement:
+def _given_up(policy: Policy, state: State, outcome: Outcome, run: Run) -> Settlement:
     if policy.on_failure == "delete":
-        return Settlement(message, "complete", "given up", durable=policy.durable)
-    return _archived(message, state, outcome, run, state.failures, durable=policy.durable)
+        return Settlement("complete", "given up", durable=policy.durable)
+    return _archived(state, outcome, run, state.failures, durable=policy.durable)
 
 
 def _archived(
-    message: Message,
     state: State,
     outcome: Outcome,
     run: Run,
@@ -192,11 +192,9 @@ def _archived(
         more["reason"] = sanitize(bounded(reason, MAX_ERROR_CHARS), MAX_ERROR_CHARS)
     kind: Kind = "done" if outcome == "done" else "given up"
     stored = write_state(state.as_dict(**more))
-    return Settlement(message, "archive", kind, state=stored, durable=durable)
+    return Settlement("archive", kind, state=stored, durable=durable)
 
 
-def _again(
-    message: Message, kind: Kind, state: State, delay: timedelta, *, durable: bool = False
-) -> Settlement:
+def _again(kind: Kind, state: State, delay: timedelta, *, durable: bool = False) -> Settlement:
     stored = write_state(state.as_dict())
-    return Settlement(message, "retry", kind, state=stored, delay=delay, durable=durable)
+    return Settlement("retry", kind, state=stored, delay=delay, durable=durable)

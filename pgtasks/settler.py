@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 
@@ -37,13 +37,17 @@ class _Pending:
     settlement: Settlement
     written: "asyncio.Future[None] | None" = None
 
+    @property
+    def message_id(self) -> int:
+        return self.lease.message.message_id
 
-@attrs.frozen
-class _Group:
+
+class _Group(NamedTuple):
     """Settlements that one statement can write."""
 
     queue: str
     action: str
+    kind: str
     durable: bool
     delivery: int
     """One for all: the fence is a plain comparison, and no message is in a statement twice."""
@@ -85,11 +89,11 @@ class Settler:
         self._full.set()
         await written
 
-    def forget(self, lease: Lease) -> None:
-        """Let go of a lease that was settled elsewhere, or is somebody else's now."""
-        self._keeper.let_go(lease)
+    def forget(self, *leases: Lease) -> None:
+        """Let go of leases that were settled elsewhere, or are somebody else's now."""
+        self._keeper.let_go(*leases)
         if self._board is not None:
-            self._board.remove(lease)
+            self._board.remove(*leases)
 
     def close(self) -> None:
         """Write what is there, then let `run` return."""
@@ -138,7 +142,7 @@ class Settler:
                 pass
 
     async def _write(self, group: _Group, members: list[_Pending]) -> None:
-        members.sort(key=lambda pending: pending.settlement.message.message_id)
+        members.sort(key=lambda pending: pending.message_id)
         backoff = Backoff(longest_seconds=2.0)
         unsure = False
         while members:
@@ -184,12 +188,16 @@ class Settler:
     def _note(
         self, group: _Group, members: Sequence[_Pending], ids: set[int], *, unsure: bool
     ) -> None:
-        for pending in members:
-            if pending.settlement.message.message_id in ids or unsure:
-                self.counts[pending.settlement.kind] += 1
-                self._end(pending)
-            else:
-                self._note_lost(pending)
+        if unsure or len(ids) == len(members):
+            ended = members
+        else:
+            ended = [pending for pending in members if pending.message_id in ids]
+            for pending in members:
+                if pending.message_id not in ids:
+                    self._note_lost(pending)
+        if ended:
+            self.counts[group.kind] += len(ended)
+            self._end(*ended)
         if group.action == "retry":
             self._on_due(group.queue)
 
@@ -206,40 +214,39 @@ class Settler:
         )
         self._end(pending)
 
-    def _end(self, pending: _Pending) -> None:
-        self.forget(pending.lease)
-        if pending.written is not None and not pending.written.done():
-            pending.written.set_result(None)
+    def _end(self, *ended: _Pending) -> None:
+        self.forget(*[pending.lease for pending in ended])
+        for pending in ended:
+            if pending.written is not None and not pending.written.done():
+                pending.written.set_result(None)
 
 
 def _grouped(batch: list[_Pending]) -> dict[_Group, list[_Pending]]:
-    groups: dict[tuple[str, str, bool, int], list[_Pending]] = defaultdict(list)
+    groups: dict[tuple[str, str, str, bool, int], list[_Pending]] = defaultdict(list)
     for pending in batch:
-        settlement, message = pending.settlement, pending.settlement.message
-        key = message.queue, settlement.action, settlement.durable, message.delivery
-        groups[key].append(pending)
+        settlement, message = pending.settlement, pending.lease.message
+        kind, durable = settlement.kind, settlement.durable
+        groups[message.queue, settlement.action, kind, durable, message.delivery].append(pending)
     return {_Group(*key): members for key, members in groups.items()}
 
 
 async def _settle(on: Connection, group: _Group, members: Sequence[_Pending]) -> list[int]:
-    settlements = [pending.settlement for pending in members]
     if not group.durable:
-        return await _write(Store(on), group, settlements)
+        return await _write(Store(on), group, members)
     async with on.transaction():
         await Store(on).wait_for_disk()
-        return await _write(Store(on), group, settlements)
+        return await _write(Store(on), group, members)
 
 
-async def _write(store: Store, group: _Group, settlements: Sequence[Settlement]) -> list[int]:
+async def _write(store: Store, group: _Group, members: Sequence[_Pending]) -> list[int]:
     queue, delivery = group.queue, group.delivery
-    ids = [settlement.message.message_id for settlement in settlements]
-    states = [settlement.state for settlement in settlements]
-    match group.action:
-        case "complete":
-            return await store.complete(queue, ids, delivery)
-        case "archive":
-            return await store.archive(queue, ids, delivery, states)
-    delays = [settlement.delay for settlement in settlements]
+    ids = [pending.message_id for pending in members]
+    if group.action == "complete":
+        return await store.complete(queue, ids, delivery)
+    states = [pending.settlement.state for pending in members]
+    if group.action == "archive":
+        return await store.archive(queue, ids, delivery, states)
+    delays = [pending.settlement.delay for pending in members]
     ended = await store.retry(queue, ids, delivery, delays, states)
     if not all(delays):  # due at once: for any worker that has room
         await store.notify(queue)
@@ -247,5 +254,5 @@ async def _write(store: Store, group: _Group, settlements: Sequence[Settlement])
 
 
 def _fields(pending: _Pending) -> dict[str, Any]:
-    message = pending.settlement.message
+    message = pending.lease.message
     return {"queue": message.queue, "message": message.message_id, "delivery": message.delivery}

@@ -24,6 +24,7 @@ from pgtasks.pool import Pool
 from pgtasks.scheduler import Scheduler
 from pgtasks.settlement import Run, crashed
 from pgtasks.settler import Settler
+from pgtasks.slot import Slot
 from pgtasks.store import Record, Store
 
 WEIGHTS = {"full": QueueConfig(weight=4), "mail": QueueConfig(weight=2)}
@@ -312,7 +313,7 @@ async def counted(database: DatabaseConfig, slots: int, **more: Any) -> AsyncIte
     keeper = Keeper(database, lambda _: None)
     settler = Settler(database, keeper, None, lambda _: None)
 
-    async def run(lease: Lease) -> None:
+    async def run(lease: Lease, _: Slot) -> None:
         ran.append(lease.message.message_id)
         await gate.wait()
         settler.put(lease, crashed(lease.message, "test", Run(0.0, "tests")))

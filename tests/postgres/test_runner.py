@@ -5,8 +5,10 @@ import json
 import logging
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
@@ -274,6 +276,78 @@ async def test_a_task_that_cancels_itself_costs_only_itself(
             await rows.empty(within_seconds=5)
     assert ran == ["after", "later"] * 2
     assert [state["outcome"] for state in (await rows.archived()).values()] == ["failed"] * 3
+
+
+async def test_runs_in_the_same_slot_know_nothing_of_each_other(
+    config: Config, registry: Registry, rows: Rows
+):
+    """One after another, in the only slot: whatever one does to its own end, the next is whole."""
+    config = attrs.evolve(config, worker=attrs.evolve(config.worker, concurrency=1))
+    marked, ran = ContextVar("marked", default=0), list[Any]()
+
+    @task(name="late", registry=registry, retries=0, timeout="50ms")
+    async def late() -> None:
+        await anyio.sleep_forever()
+
+    @task(name="cancels", registry=registry)
+    async def cancels() -> None:
+        """Cancel itself, and go on."""
+        current = asyncio.current_task()
+        assert current is not None
+        current.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(1)
+
+    @task(name="too late", registry=registry)
+    async def too_late() -> None:
+        """Return in the very moment in which it is cancelled."""
+        cancel = current_message().lease.cancel
+        assert cancel is not None
+        cancel("timeout")
+
+    @task(name="quick", registry=registry)
+    async def quick() -> None:
+        marked.set(marked.get() + 1)
+
+    @task(name="waits", registry=registry)
+    async def waits() -> None:
+        before = current_message()
+        marked.set(marked.get() + 1)
+        await asyncio.sleep(0.001)
+        ran.append((marked.get(), current_message() is before, before.cancelled))
+
+    # As many as are not claimed ahead: so that they run in the order they were sent in.
+    sent = [quick, waits, too_late, waits, late, waits, cancels, waits, late, quick, waits]
+    for each in sent:
+        await rows.call(each.name)
+    async with working(config, registry):
+        await rows.empty()
+    assert ran == [(1, True, False)] * 5
+    states = (await rows.archived()).values()
+    assert [state["errors"][0]["error"] for state in states] == [
+        "TaskTimeout: still running after 0.05 s"
+    ] * 2
+
+
+async def test_time_is_up_for_a_run_that_blocked_the_loop_before_it_waited(
+    config: Config, registry: Registry, rows: Rows
+):
+    """Its time is counted from its start, not from when it first waits."""
+    waited = list[float]()
+
+    @task(name="work", registry=registry, retries=0, timeout="100ms")
+    async def work() -> None:
+        time.sleep(0.2)  # noqa: ASYNC251 - that is what some code does
+        began = time.monotonic()
+        try:
+            await asyncio.sleep(20)
+        finally:
+            waited.append(time.monotonic() - began)
+
+    async with working(config, registry):
+        state = await rows.outcome((await work.defer()).message_id)
+    assert state["errors"][0]["error"].startswith("TaskTimeout")
+    assert waited[0] < 5
 
 
 # It says what to do

@@ -19,6 +19,7 @@ from pgtasks.scheduler import Scheduler
 from pgtasks.settlement import Run
 from pgtasks.settlement import crashed as settle_crashed
 from pgtasks.settler import Settler
+from pgtasks.slot import Slot
 from pgtasks.store import Store
 
 Q = "default"
@@ -49,7 +50,7 @@ async def fetching(
     keeper = Keeper(database, lambda _: None)
     settler = Settler(database, keeper, None, lambda _: None)
 
-    async def run(lease: Lease) -> None:
+    async def run(lease: Lease, _: Slot) -> None:
         ran.append(lease.message.message_id)
         await gate.wait()
         if fails:

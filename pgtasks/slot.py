@@ -1,0 +1,60 @@
+"""Slot: room for one running message, and the means to end what runs in it."""
+
+import asyncio
+from contextlib import suppress
+from types import TracebackType
+
+import anyio
+import attrs
+
+
+@attrs.define(eq=False)
+class Slot:
+    """Where one message after another is run, each in a `with slot:` that `cancel` can end.
+
+    To make, enter and leave a cancel scope takes 4 µs, as much as all else that a run costs at
+    the least. So a slot enters one for many runs, and leaves it with the first that was cancelled.
+    """
+
+    _task: "asyncio.Task[object] | None" = attrs.field(factory=asyncio.current_task, init=False)
+    _scope: anyio.CancelScope | None = attrs.field(default=None, init=False)
+
+    def __enter__(self) -> None:
+        if self._scope is None:
+            self._scope = anyio.CancelScope()
+            self._scope.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if error is None and self._scope is not None and not self._is_touched(self._scope):
+            return False
+        return self._leave(kind, error, traceback)
+
+    def cancel(self) -> None:
+        """End what runs in it."""
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def close(self) -> None:
+        """Leave it for good, from the task that it was made in."""
+        # A run may have left a scope of its own open, against anyio's rules.
+        with suppress(RuntimeError):
+            self._leave(None, None, None)
+
+    def _is_touched(self, scope: anyio.CancelScope) -> bool:
+        # Also by a run that cancelled itself, and went on: a scope has to know of it from its
+        # beginning, or it takes its own cancellation for somebody else's.
+        return scope.cancel_called or (self._task is not None and self._task.cancelling() > 0)
+
+    def _leave(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        scope, self._scope = self._scope, None
+        return scope is not None and bool(scope.__exit__(kind, error, traceback))
