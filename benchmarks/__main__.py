@@ -8,7 +8,21 @@ from pathlib import Path
 
 import anyio
 
-from benchmarks import bulk_defer, drain, machine, memory, pickup, retention, roadster, single_defer
+from benchmarks import (
+    backlog,
+    bulk_defer,
+    drain,
+    machine,
+    many_queues,
+    memory,
+    pickup,
+    pinned,
+    retention,
+    roadster,
+    single_defer,
+    waiting,
+    wal,
+)
 from benchmarks.arguments import Arguments, read
 from benchmarks.bench import Bench
 from benchmarks.report import Result, put_between_markers, to_json, to_markdown
@@ -20,7 +34,12 @@ BENCHMARKS: Mapping[str, Callable[[Bench], Awaitable[Result]]] = {
     "single-defer": single_defer.run,
     "drain": drain.run,
     "drain-sync": drain.run_sync,
+    "waiting": waiting.run,
     "pickup": pickup.run,
+    "pinned": pinned.run,
+    "backlog": backlog.run,
+    "many-queues": many_queues.run,
+    "wal": wal.run,
     "memory": memory.run,
     "retention": retention.run,
     "roadster": roadster.run,

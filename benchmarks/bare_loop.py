@@ -4,7 +4,7 @@ It claims batches, decodes each message, awaits an empty coroutine in one of its
 deletes what was done in batches, fenced. It keeps no lease alive, and has no time-outs, retries,
 errors, signals or logs. Two connections, one process:
 
-    python -m benchmarks.bare_loop URL QUEUE async|sync
+    python -m benchmarks.bare_loop URL QUEUE async|sync|wait
 """
 
 import asyncio
@@ -21,7 +21,7 @@ import msgspec
 from benchmarks.machine import has_uvloop
 
 BATCH = 500
-RUNNERS = 20
+RUNNERS = {"async": 20, "sync": 20, "wait": 100}
 LEASE = timedelta(seconds=30)
 SETTINGS = {
     "synchronous_commit": "off",
@@ -51,9 +51,11 @@ DELETE = """
 class Loop:
     """One queue's loop."""
 
-    def __init__(self, url: str, queue: str, *, in_threads: bool) -> None:
+    def __init__(self, url: str, queue: str, kind: str) -> None:
         self.url, self.queue = url, queue
-        self.threads = ThreadPoolExecutor(RUNNERS) if in_threads else None
+        self.runners = RUNNERS[kind]
+        self.threads = ThreadPoolExecutor(self.runners) if kind == "sync" else None
+        self.function = wait if kind == "wait" else nothing
         self.claimed: deque[tuple[int, int, str]] = deque()
         self.done: list[tuple[int, int]] = []
         self.arrived, self.room, self.ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -63,7 +65,7 @@ class Loop:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.claim())
             group.create_task(self.settle())
-            for _ in range(RUNNERS):
+            for _ in range(self.runners):
                 group.create_task(self.work())
 
     async def claim(self) -> None:
@@ -94,7 +96,7 @@ class Loop:
                 message_id, delivery, body = self.claimed.popleft()
                 args = decode(body)["args"]
                 if self.threads is None:
-                    await nothing(**args)
+                    await self.function(**args)
                 else:
                     loop = asyncio.get_running_loop()
                     await loop.run_in_executor(self.threads, nothing_sync, args["number"])
@@ -127,13 +129,18 @@ async def nothing(number: int) -> None:
     """Do nothing."""
 
 
+async def wait(number: int) -> None:  # noqa: ARG001 - as many as the others
+    """Wait for 10 ms."""
+    await asyncio.sleep(0.01)
+
+
 def nothing_sync(number: int) -> None:
     """Do nothing."""
 
 
 async def main(url: str, queue: str, kind: str) -> None:
     """Run the loop."""
-    await Loop(url, queue, in_threads=kind == "sync").run()
+    await Loop(url, queue, kind).run()
 
 
 if __name__ == "__main__":

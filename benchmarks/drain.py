@@ -41,14 +41,14 @@ async def _drain(
             worker(url, QUEUES[TWO], folder=folder, processes=2),
             bare("bare_loop", url, QUEUES[BARE], kind, folder=folder),
         ):
-            turns = [_turn(connection, label, task, count) for label in QUEUES]
+            turns = [timed_drain(connection, label, QUEUES[label], task, count) for label in QUEUES]
             return await compete(turns, bench.rounds)
 
 
-def _turn(
-    connection: Connection, label: str, task: Task[[int], Any], count: int
+def timed_drain(
+    connection: Connection, label: str, queue: str, task: Task[[int], Any], count: int
 ) -> Callable[[], Awaitable[Sample]]:
-    queue = QUEUES[label]
+    """Return a turn that fills a queue, and tells how many messages a second were worked."""
 
     async def turn() -> Sample:
         await empty(connection, queue)

@@ -1,14 +1,12 @@
 """memory: what a worker costs while it does nothing, and what it keeps after much work."""
 
-import os
-from pathlib import Path
-
 import anyio
 
 from benchmarks.bench import Bench, create_queues, fill, wait_until_empty
 from benchmarks.process import worker
 from benchmarks.report import Result
 from benchmarks.stats import Series
+from benchmarks.usage import cpu_seconds, is_told, megabytes, only_child
 from benchmarks.workload import nothing
 from pgtasks import connect
 from pgtasks.connection import Connection
@@ -27,14 +25,14 @@ TRANSACTIONS = """
 
 async def run(bench: Bench) -> Result:
     """Start a worker, leave it alone for a while, give it work, and look at it each time."""
-    if not _can_measure():
+    if not is_told():
         note = "Not measured: this system has no /proc that tells a process's memory."
         return Result("memory", "a worker's memory, and its cost when idle", (), note)
     series: list[Series] = []
     async with bench.connection() as connection, connect(config=bench.config):
         await create_queues(connection, QUEUE)
         async with worker(bench.url, QUEUE, folder=bench.folder) as running:
-            supervisor, child = running.pid, await _only_child(running.pid)
+            supervisor, child = running.pid, await only_child(running.pid)
             await anyio.sleep(2)
             series += _sizes("idle", supervisor, child)
             series += await _idle(connection, [supervisor, child], 5.0 if bench.quick else None)
@@ -55,13 +53,9 @@ async def run(bench: Bench) -> Result:
     )
 
 
-def _can_measure() -> bool:
-    return Path("/proc/self/smaps_rollup").exists()
-
-
 def _sizes(when: str, supervisor: int, child: int) -> list[Series]:
     return [
-        Series(f"{name}, {when}, {kind.upper()}", "MB", (_size(pid, kind),))
+        Series(f"{name}, {when}, {kind.upper()}", "MB", (megabytes(pid, kind),))
         for name, pid in (("supervisor", supervisor), ("child", child))
         for kind in ("Rss", "Pss")
     ]
@@ -70,11 +64,11 @@ def _sizes(when: str, supervisor: int, child: int) -> list[Series]:
 async def _idle(connection: Connection, pids: list[int], seconds: float | None) -> list[Series]:
     length = seconds or IDLE_SECONDS
     label, counter = await _counter(connection)
-    cpu, count = sum(map(_cpu_seconds, pids)), await connection.fetchval(counter)
+    cpu, count = sum(map(cpu_seconds, pids)), await connection.fetchval(counter)
     await anyio.sleep(length)
     # One of them is our own look at the beginning.
     count = await connection.fetchval(counter) - count - 1
-    cpu = sum(map(_cpu_seconds, pids)) - cpu
+    cpu = sum(map(cpu_seconds, pids)) - cpu
     return [
         Series(f"CPU of both in {length:g} idle seconds", "s", (cpu,)),
         Series(label, "a second", (max(0.0, count) / length,)),
@@ -87,34 +81,3 @@ async def _counter(connection: Connection) -> tuple[str, str]:
     if await connection.fetchval(known):
         return "statements while idle", STATEMENTS
     return "transactions while idle", TRANSACTIONS
-
-
-async def _only_child(pid: int) -> int:
-    with anyio.fail_after(10):
-        while not (children := _children(pid)):  # noqa: ASYNC110 - nobody tells of a new process
-            await anyio.sleep(0.05)
-    return children[0]
-
-
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def _size(pid: int, kind: str) -> float:
-    """Megabytes of a process."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith(f"{kind}:"):
-            return int(line.split()[1]) / 1024
-    raise LookupError(f"/proc/{pid}/smaps_rollup has no line {kind}")
-
-
-def _cpu_seconds(pid: int) -> float:
-    """How long all threads of a process have run, to the nanosecond where the kernel tells it."""
-    try:
-        threads = list(Path(f"/proc/{pid}/task").glob("*/schedstat"))
-        if times := [int(thread.read_text().split()[0]) for thread in threads]:
-            return sum(times) / 1e9
-    except FileNotFoundError:  # a thread that has just ended
-        return _cpu_seconds(pid)
-    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")

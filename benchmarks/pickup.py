@@ -7,7 +7,7 @@ import anyio
 
 from benchmarks.bench import LONGEST_SECONDS, Bench, create_queues
 from benchmarks.process import bare, worker
-from benchmarks.report import Result
+from benchmarks.report import Result, distribution
 from benchmarks.rounds import Sample, compete
 from benchmarks.stamps import now, read_stamps
 from benchmarks.stats import Series, percentile
@@ -24,12 +24,13 @@ BARE = f"""
     )
     SELECT pg_notify('{CHANNEL}', $1::text) FROM sent
 """  # noqa: S608
-PARTS = "p50", "p99", "max"
+PARTS = {"p50": 50, "p99": 99, "max": 100}
 
 
 async def run(bench: Bench) -> Result:
     """Defer 200 messages, 20 ms apart, and compare when each was stored and started."""
     count = 50 if bench.quick else 200
+    taken: dict[str, list[float]] = {}
     ours, theirs = (_new_file(bench, name) for name in ("worker", "listen"))
     async with bench.connection() as connection, connect(config=bench.config):
         await create_queues(connection, QUEUE, f"{QUEUE}_bare")
@@ -39,8 +40,8 @@ async def run(bench: Bench) -> Result:
             bare("bare_listen", bench.url, CHANNEL, str(theirs), folder=bench.folder),
         ):
             turns = [
-                _turn("worker", task.defer, ours, count),
-                _turn("LISTEN", lambda i: connection.fetchval(BARE, str(i)), theirs, count),
+                _turn("worker", task.defer, ours, count, taken),
+                _turn("LISTEN", lambda i: connection.fetchval(BARE, str(i)), theirs, count, taken),
             ]
             samples = await compete(turns, bench.rounds)
     return Result(
@@ -52,6 +53,7 @@ async def run(bench: Bench) -> Result:
             "it ran before that). From the call: since `defer` was called, encoding and commit "
             "included. LISTEN: a bare INSERT with NOTIFY, until a bare listener is called."
         ),
+        tuple(distribution(label, found) for label, found in taken.items()),
     )
 
 
@@ -62,7 +64,11 @@ def _new_file(bench: Bench, name: str) -> Path:
 
 
 def _turn(
-    label: str, send: Callable[[int], Awaitable[object]], stamps: Path, count: int
+    label: str,
+    send: Callable[[int], Awaitable[object]],
+    stamps: Path,
+    count: int,
+    taken: dict[str, list[float]],
 ) -> Callable[[], Awaitable[Sample]]:
     async def turn() -> Sample:
         called, answered = {}, {}
@@ -72,12 +78,13 @@ def _turn(
             answered[number] = now()
             await anyio.sleep(SPACING_SECONDS)
         started = await _all_stamps(stamps, count)
-        since = {"from the commit": answered, "from the call": called}
-        return {
-            f"{label}, {said}, {part}": value
-            for said, moments in since.items()
-            for part, value in _parts([started[i] - moments[i] for i in range(count)])
-        }
+        sample: dict[str, float] = {}
+        for said, moments in (("from the commit", answered), ("from the call", called)):
+            latencies = [1000 * (started[number] - moments[number]) for number in range(count)]
+            taken.setdefault(f"{label}, {said}", []).extend(latencies)
+            for part, percent in PARTS.items():
+                sample[f"{label}, {said}, {part}"] = percentile(latencies, percent)
+        return sample
 
     return turn
 
@@ -89,11 +96,6 @@ async def _all_stamps(file: Path, count: int) -> dict[int, float]:
             await anyio.sleep(0.05)
             stamps |= read_stamps(file)
     return stamps
-
-
-def _parts(latencies: list[float]) -> list[tuple[str, float]]:
-    percents = (50, 99, 100)
-    return [(p, 1000 * percentile(latencies, n)) for p, n in zip(PARTS, percents, strict=True)]
 
 
 def _series(label: str, samples: dict[str, tuple[float, ...]]) -> Series:

@@ -39,8 +39,7 @@ async def bare(
 @asynccontextmanager
 async def worker(
     url: str,
-    queue: str,
-    *,
+    *queues: str,
     folder: Path,
     processes: int = 1,
     concurrency: int | None = None,
@@ -48,7 +47,9 @@ async def worker(
 ) -> AsyncIterator[Running]:
     """Run a real `pgtasks worker`, supervisor and children, for the length of a block."""
     command = (sys.executable, "-m", "pgtasks", "worker", "benchmarks.workload")
-    options = ["--queue", queue, "--processes", str(processes)]
+    options = ["--processes", str(processes)]
+    for queue in queues:
+        options += ["--queue", queue]
     if concurrency is not None:
         options += ["--concurrency", str(concurrency)]
     environment = _environment(stamps) | {"PGTASKS_DATABASE_URL": url}

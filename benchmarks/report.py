@@ -7,10 +7,19 @@ from typing import Any
 
 import attrs
 
-from benchmarks.stats import Series, ratio
+from benchmarks.stats import Series, percentile, ratio
 
 BEGIN = "<!-- results: written by `python -m benchmarks all --write docs/performance.md` -->"
 END = "<!-- end of results -->"
+
+
+@attrs.frozen
+class Curve:
+    """What a picture shows as one line."""
+
+    label: str
+    xs: tuple[float, ...]
+    ys: tuple[float, ...]
 
 
 @attrs.frozen
@@ -21,6 +30,7 @@ class Result:
     title: str
     series: tuple[Series, ...]
     note: str = ""
+    curves: tuple[Curve, ...] = ()
 
 
 def to_markdown(facts: Mapping[str, str], results: Sequence[Result]) -> str:
@@ -37,6 +47,7 @@ def to_json(facts: Mapping[str, str], results: Sequence[Result]) -> str:
             "title": result.title,
             "note": result.note,
             "series": [_as_dict(series, result) for series in result.series],
+            "curves": [attrs.asdict(curve) for curve in result.curves],
         }
         for result in results
     ]
@@ -87,6 +98,12 @@ def _as_dict(series: Series, result: Result) -> dict[str, Any]:
         "high": series.high,
         "ratio": _ratio(series, result),
     }
+
+
+def distribution(label: str, samples: Sequence[float]) -> Curve:
+    """Return how many percent of the samples are not above each value."""
+    percents = tuple(part / 2 for part in range(201))
+    return Curve(label, tuple(percentile(samples, percent) for percent in percents), percents)
 
 
 def amount(value: float) -> str:

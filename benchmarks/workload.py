@@ -1,10 +1,13 @@
 """Workload: the tasks that are measured. They do nothing, so that what is left is pgtasks."""
 
+import asyncio
 import os
 from functools import cache
 
 from benchmarks.stamps import write_stamp
 from pgtasks import task
+
+WAIT_SECONDS = 0.01
 
 
 @task
@@ -15,6 +18,12 @@ async def nothing(number: int) -> None:
 @task
 def nothing_sync(number: int) -> None:
     """Do nothing, in a thread."""
+
+
+@task
+async def wait(number: int) -> None:  # noqa: ARG001 - as many as the others
+    """Wait for 10 ms, as for an answer from elsewhere."""
+    await asyncio.sleep(WAIT_SECONDS)
 
 
 @task

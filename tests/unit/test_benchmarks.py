@@ -8,7 +8,16 @@ import pytest
 
 from benchmarks import arguments
 from benchmarks.__main__ import BENCHMARKS
-from benchmarks.report import BEGIN, END, Result, amount, put_between_markers, to_json, to_markdown
+from benchmarks.report import (
+    BEGIN,
+    END,
+    Result,
+    amount,
+    distribution,
+    put_between_markers,
+    to_json,
+    to_markdown,
+)
 from benchmarks.rounds import Sample, compete
 from benchmarks.stats import Series, percentile, ratio
 
@@ -106,6 +115,13 @@ def test_a_table_names_medians_spread_and_the_paired_ratio() -> None:
         "| worker | 20.0 messages/s | 10.0 … 30.0 | 0.38 times bare loop |\n"
         "| bare loop | 50.0 messages/s | 40.0 … 60.0 |  |"
     ) in text
+
+
+def test_a_distribution_rises_from_the_least_to_the_largest_sample() -> None:
+    curve = distribution("worker", [3.0, 1.0, 2.0, 4.0])
+    assert (curve.xs[0], curve.xs[100], curve.xs[-1]) == (1.0, 2.0, 4.0)
+    assert (curve.ys[0], curve.ys[100], curve.ys[-1]) == (0.0, 50.0, 100.0)
+    assert list(curve.xs) == sorted(curve.xs)
 
 
 def test_json_keeps_every_sample() -> None:
