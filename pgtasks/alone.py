@@ -1,7 +1,8 @@
 """Alone: runs given messages one by one, each the only one in its process.
 
 Messages that were running when a process died may have brought it down, and their neighbours have
-not: whatever the process dies of now is proven.
+not: whatever the process dies of now is proven. At first they are run together once more, because
+most processes die of something else, and then nobody has to wait for the others.
 """
 
 from collections import deque
@@ -35,9 +36,11 @@ class Alone:
     _keeper: Keeper
     _board: Board | None
     _entries: Sequence[Entry]
+    _slots: int
+    """How many of them at a time."""
     _on_end: Callable[[], None]
     """Called when the last one has ended."""
-    _current: Lease | None = attrs.field(default=None, init=False)
+    _running: set[Lease] = attrs.field(factory=set, init=False)
     _line: Line = attrs.field(init=False)
     _stopping: bool = attrs.field(default=False, init=False)
 
@@ -45,12 +48,12 @@ class Alone:
         self._line = Line(self._database, "alone", WORKER_SETTINGS)
 
     async def run(self) -> None:
-        """Take the leases over and run their messages, one after another, until stopped."""
+        """Take the leases over and run their messages, until stopped."""
         try:
             waiting = deque(await self._take_all())
-            with closing(Slot()) as slot:
-                while waiting and not self._stopping:
-                    await self._run(waiting.popleft(), slot)
+            async with anyio.create_task_group() as slots:
+                for _ in range(self._slots):
+                    slots.start_soon(self._serve, waiting)
             for lease in waiting:
                 self._settler.put(lease, released(lease.message))
         finally:
@@ -77,11 +80,17 @@ class Alone:
             self._board.add(lease)
         return lease
 
+    async def _serve(self, waiting: deque[Lease]) -> None:
+        """Be one slot: run one message after another."""
+        with closing(Slot()) as slot:
+            while waiting and not self._stopping:
+                await self._run(waiting.popleft(), slot)
+
     async def _run(self, lease: Lease, slot: Slot) -> None:
         if lease.lost:
             self._settler.forget(lease)
             return
-        self._current = lease
+        self._running.add(lease)
         if self._board is not None:
             self._board.mark_running(lease)
         try:
@@ -90,7 +99,7 @@ class Alone:
             while lease in self._keeper.held():  # noqa: ASYNC110 - a poll in no hot path
                 await anyio.sleep(0.01)
         finally:
-            self._current = None
+            self._running.discard(lease)
 
     def wake(self, queue: str | None = None) -> None:
         """Do nothing: there is nothing to fetch."""
@@ -101,10 +110,11 @@ class Alone:
 
     def cancel_running(self) -> None:
         """End what runs now; it is given back."""
-        if self._current is not None and self._current.cancel is not None:
-            self._current.cancel("stopping")
+        for lease in self._running:
+            if lease.cancel is not None:
+                lease.cancel("stopping")
 
     @property
     def running(self) -> int:
-        """How many messages run now: none or one."""
-        return int(self._current is not None)
+        """How many messages run now."""
+        return len(self._running)

@@ -22,6 +22,9 @@ class Assignment:
     embedded_folder: str | None
     """The project folder whose embedded server the child holds up too, beside its supervisor."""
     alone: tuple[Entry, ...] = ()
+    """What to run apart from all other messages, instead of fetching any."""
+    is_together: bool = False
+    """Not one by one, but as many at a time as there are slots."""
     place: Place = ALONE
     lent: dict[str, int] = attrs.field(factory=dict)
     """By queue: how many of its slots are left to messages that run alone, in other children."""

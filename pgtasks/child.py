@@ -86,6 +86,7 @@ def _work(
             board=board,
             on_suspect=_hand_over(link),
             alone=assignment.alone,
+            is_together=assignment.is_together,
             place=assignment.place,
             orders=Orders(lent=Counter(assignment.lent), on_fault=_faulted(link)),
         )

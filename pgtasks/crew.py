@@ -87,7 +87,9 @@ class Crew:
     on_suspect: Callable[[Lease], None] | None = None
     """Takes a message that may crash its process; None: there is nobody to run it alone."""
     alone: Sequence[Entry] = ()
-    """Messages to run one by one instead of fetching any."""
+    """Messages to run apart from all others, instead of fetching any."""
+    is_together: bool = False
+    """Not one by one, but as many at a time as there are slots."""
     on_end: Callable[[Ended], None] | None = None
     """Called with each run that has ended."""
     pulses: Pulses = attrs.field(factory=Pulses)
@@ -275,7 +277,9 @@ class Crew:
             "board": self.board,
         }
         if self.alone:
-            return [Alone(entries=self.alone, on_end=self.orders.stop.set, **shared)]
+            slots = self.plan.slots if self.is_together else 1
+            on_end = self.orders.stop.set
+            return [Alone(entries=self.alone, slots=max(1, slots), on_end=on_end, **shared)]
         fetching = self.client.config.worker.queue_fetch
         if self.client.config.worker.periodic.only:
             return []

@@ -2,11 +2,13 @@
 
 import signal
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import timedelta
 from functools import partial
 from time import monotonic
+from typing import TypeVar
 
+import anyio
 import attrs
 
 from pgtasks import settlement
@@ -16,12 +18,14 @@ from pgtasks.connection import FAILURES, Connection, Line
 from pgtasks.events import Events
 from pgtasks.lease import leased
 from pgtasks.settlement import Run, describe_error
-from pgtasks.store import Store
+from pgtasks.store import Extension, Store
 
 log = Events("pgtasks.recovery")
+T = TypeVar("T")
 
-MAX_CRASHES_ALONE = 2
-"""With the first one, in company, three: then a message is given up as crashed."""
+HOLD = timedelta(seconds=5)
+"""How long a suspect that waits for a child is held at a time; no longer, because whoever holds it
+may die as well."""
 PROOF_LEASE = timedelta(seconds=30)
 """How long a proven suspect is held for the next child, which extends it at once."""
 
@@ -35,6 +39,8 @@ class Recovery:
 
     _database: DatabaseConfig
     _line: Line = attrs.field(init=False)
+    _in_turn: anyio.Lock = attrs.field(factory=anyio.Lock, init=False)
+    """Two children may die at once, and there is one connection."""
 
     def __attrs_post_init__(self) -> None:
         self._line = Line(self._database, "supervisor")
@@ -50,7 +56,7 @@ class Recovery:
             alike[entry.queue, entry.delivery].append(entry.message_id)
         for (queue, delivery), held in alike.items():
             try:
-                await self._line.call(
+                await self._call(
                     partial(_give_back, queue=queue, delivery=delivery, ids=sorted(held))
                 )
             except FAILURES as error:
@@ -61,12 +67,30 @@ class Recovery:
                     error=describe_error(error),
                 )
 
-    async def prove(self, suspects: Sequence[Entry], code: int) -> list[Entry]:
-        """Count a crash against what ran alone; return what is to be tried alone once more."""
+    async def hold(self, entries: Collection[Entry]) -> None:
+        """Extend the leases of what waits for a child; those that are lost are left alone."""
+        alike: dict[str, list[Extension]] = defaultdict(list)
+        for entry in entries:
+            alike[entry.queue].append(Extension(entry.message_id, entry.delivery, HOLD))
+        for queue, extensions in alike.items():
+            try:
+                await self._call(partial(_extend, queue=queue, extensions=extensions))
+            except FAILURES as error:
+                log.debug("suspects not held", queue=queue, error=describe_error(error))
+
+    async def prove(self, suspects: Sequence[Entry], code: int, crashes: int) -> list[Entry]:
+        """Count a crash against what ran alone; return what is to be tried alone once more.
+
+        Args:
+            suspects: what ran alone.
+            code: how its process ended.
+            crashes: so many of them are a proof.
+        """
         again = []
         for entry in suspects:
             try:
-                if await self._line.call(partial(_count_crash, entry=entry, code=code)):
+                count = partial(_count_crash, entry=entry, code=code, crashes=crashes)
+                if await self._call(count):
                     again.append(entry)
             except FAILURES as error:
                 log.warning(
@@ -76,6 +100,10 @@ class Recovery:
                     error=describe_error(error),
                 )
         return again
+
+    async def _call(self, use: Callable[[Connection], Awaitable[T]]) -> T:
+        async with self._in_turn:
+            return await self._line.call(use)
 
 
 def cause_of_death(code: int) -> str:
@@ -98,16 +126,20 @@ async def _give_back(on: Connection, queue: str, delivery: int, ids: Sequence[in
     await Store(on).notify(queue)
 
 
-async def _count_crash(on: Connection, entry: Entry, code: int) -> bool:
+async def _extend(on: Connection, queue: str, extensions: Sequence[Extension]) -> None:
+    await Store(on).extend(queue, extensions)
+
+
+async def _count_crash(on: Connection, entry: Entry, code: int, crashes: int) -> bool:
     """Count a crash; tell whether the message may be tried once more."""
     row = await Store(on).count_crash(entry.queue, entry.message_id, entry.delivery, PROOF_LEASE)
     if row is None:
         return False
     message = leased(entry.queue, row, monotonic(), PROOF_LEASE).message
-    if message.state.crashes < MAX_CRASHES_ALONE:
+    if message.state.crashes < crashes:
         return True
     cause = cause_of_death(code)
-    reason = f"alone in its process, it ended it each time; the last was {cause}"
+    reason = f"each process that ran it died, the last one with it alone: {cause}"
     ended = settlement.crashed(message, reason, Run(0.0, "supervisor"))
     await Store(on).archive(entry.queue, [entry.message_id], entry.delivery, [ended.state])
     log.error(

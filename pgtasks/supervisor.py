@@ -36,6 +36,7 @@ from pgtasks.health_teller import HealthTeller
 from pgtasks.layers import Loaded
 from pgtasks.plan import ALONE, Place
 from pgtasks.recovery import Recovery, cause_of_death
+from pgtasks.trial import Trial
 
 log = Events("pgtasks.supervisor")
 
@@ -48,6 +49,8 @@ LAST_SECONDS = 0.4
 SAME_SIGNAL_SECONDS = 0.2
 """Signals that follow so closely are one."""
 QUARANTINES = 2
+HOLD_SECONDS = 0.5
+"""How often the leases of suspects that wait for a child are extended."""
 LONG_ENOUGH_SECONDS = 10.0
 """A child that lived so long was not failing from the start."""
 
@@ -57,6 +60,8 @@ class _Child:
     process: Process
     board: Board
     link: socket.socket
+    trial: Trial | None = None
+    """The suspects that it runs, instead of fetching any messages."""
     started_at: float = attrs.field(factory=monotonic)
     is_ready: bool = False
     error: str | None = None
@@ -125,6 +130,10 @@ class Supervisor:
     _quarantines: anyio.Semaphore = attrs.field(
         factory=lambda: anyio.Semaphore(QUARANTINES), init=False
     )
+    _suspects: set[Entry] = attrs.field(factory=set, init=False)
+    """What waits to be run in a child of its own; its leases are ours meanwhile."""
+    _handed_over: list[Entry] | None = attrs.field(default=None, init=False)
+    """Those of them that children handed over, until the next child is free for them."""
     _spawning: anyio.Lock = attrs.field(factory=anyio.Lock, init=False)
     _group: TaskGroup = attrs.field(init=False)
 
@@ -147,6 +156,9 @@ class Supervisor:
             return await self._supervise()
         finally:
             teller.close()
+            # All is done, and the loop takes its handlers along: one signal more, between them and
+            # the end of the process, would make a clean end look like a violent one.
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
     def health(self) -> Health:
         """How the worker is."""
@@ -171,6 +183,7 @@ class Supervisor:
         try:
             async with anyio.create_task_group() as beside:
                 beside.start_soon(self._end_in_time)
+                beside.start_soon(self._hold_suspects)
                 async with anyio.create_task_group() as self._group:
                     self._seats = [_Seat(n) for n in range(self._config.worker.processes)]
                     for seat in self._seats:
@@ -218,7 +231,7 @@ class Supervisor:
         backoff = Backoff(longest_seconds=10.0, first_seconds=0.2)
         has_started = False
         while not self._stopping.is_set():
-            child, code, suspects = await self._run_child(seat, ())
+            child, code, suspects = await self._run_child(seat)
             if suspects:
                 self._isolate(seat, suspects)
             has_started = has_started or child.is_ready
@@ -234,12 +247,12 @@ class Supervisor:
                 await self._stopping.wait()
 
     async def _run_child(
-        self, seat: _Seat, alone: Sequence[Entry]
+        self, seat: _Seat, trial: Trial | None = None
     ) -> tuple[_Child, int, list[Entry]]:
         """Run a child to its end; return it, its exit code, and what may have ended it."""
-        child = await self._start(seat, alone)
+        child = await self._start(seat, trial)
         self._children.add(child)
-        if not alone:
+        if trial is None:
             seat.child = child
         try:
             if self._stopping.is_set():  # told while this one was being started
@@ -255,9 +268,9 @@ class Supervisor:
             self._children.discard(child)
             if seat.child is child:
                 seat.leave(child)
-        return child, code, await self._clear_up(child, code, is_alone=bool(alone))
+        return child, code, await self._clear_up(child, code)
 
-    async def _start(self, seat: _Seat, alone: Sequence[Entry]) -> _Child:
+    async def _start(self, seat: _Seat, trial: Trial | None) -> _Child:
         ours, theirs = socket.socketpair()
         board = Board.create()
         environment = os.environ | {
@@ -266,8 +279,8 @@ class Supervisor:
         }
         with closing(theirs):
             process = await self._spawn(environment, (theirs.fileno(), board.fd))
-        ours.sendall(to_line(self._assignment(seat, alone)))
-        return _Child(process, board, ours)
+        ours.sendall(to_line(self._assignment(seat, trial)))
+        return _Child(process, board, ours, trial)
 
     async def _spawn(self, environment: Mapping[str, str], fds: tuple[int, ...]) -> Process:
         # A signal between its start and its first line would end it unheard: it begins with
@@ -287,7 +300,7 @@ class Supervisor:
             finally:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
-    def _assignment(self, seat: _Seat, alone: Sequence[Entry]) -> Assignment:
+    def _assignment(self, seat: _Seat, trial: Trial | None) -> Assignment:
         server = self._database.server
         place = Place(seat.number, self._config.worker.processes)
         return Assignment(
@@ -295,9 +308,10 @@ class Supervisor:
             config=attrs.evolve(self._config, database=self._database.config),
             queues=self._queues,
             embedded_folder=None if server is None else str(self._loaded.project_folder),
-            alone=tuple(alone),
-            place=ALONE if alone else place,
-            lent={} if alone else dict(seat.lent),
+            alone=() if trial is None else trial.entries,
+            is_together=trial is not None and trial.is_together,
+            place=place if trial is None else ALONE,
+            lent=dict(seat.lent) if trial is None else {},
         )
 
     async def _hear(self, seat: _Seat, child: _Child) -> None:
@@ -307,6 +321,8 @@ class Supervisor:
                 match read_line(line):
                     case {"is": "ready"}:
                         child.is_ready = True
+                        if child.trial is not None:  # it extends them from now on
+                            self._suspects.difference_update(child.trial.entries)
                     case {"is": "ending"}:
                         child.is_ending = True
                     case {"is": "failed", "error": str(error), "is_usage": bool(is_usage),
@@ -314,7 +330,7 @@ class Supervisor:
                         child.error, child.is_usage = error, is_usage
                         child.is_database = is_database
                     case {"is": "suspect", "queue": queue, "message_id": id_, "delivery": number}:
-                        self._isolate(seat, [Entry(queue, id_, number, True)])
+                        self._take_over(seat, Entry(queue, id_, number, True))
         except ConnectionError:
             pass
         finally:
@@ -336,17 +352,19 @@ class Supervisor:
 
     # What a dead child held
 
-    async def _clear_up(self, child: _Child, code: int, *, is_alone: bool) -> list[Entry]:
+    async def _clear_up(self, child: _Child, code: int) -> list[Entry]:
         """Free what a dead child held; return what it ran when it died on its own account."""
+        trial = child.trial
         entries = child.board.entries()
         child.board.close()
         child.link.close()
         died = not (self._stopping.is_set() or child.is_ending)
         suspects = [entry for entry in entries if entry.is_running and died]
         rest = [entry for entry in entries if entry not in suspects]
-        if is_alone and suspects:
-            suspects = await self._recovery.prove(suspects, code)
-            suspects, rest = suspects + [e for e in rest if died], [e for e in rest if not died]
+        if trial is not None and suspects:
+            if not trial.is_together:
+                suspects = await self._recovery.prove(suspects, code, trial.crashes)
+            suspects, rest = suspects + rest, []
         if rest:
             await self._give_back(rest)
         if self._signals and code != exit_codes.OK and self._code == exit_codes.OK:
@@ -366,28 +384,76 @@ class Supervisor:
         scope.cancel()
 
     def _isolate(self, seat: _Seat, suspects: Sequence[Entry]) -> None:
-        """Have messages run alone; where slots are counted, in a slot that is empty meanwhile."""
-        configured = self._config.worker.queue_config
-        counted = {queue for queue, own in configured.items() if own.total_concurrency is not None}
-        lent = counted & {suspect.queue for suspect in suspects}
-        seat.lent.update(lent)
-        self._group.start_soon(self._quarantine, seat, suspects, lent)
+        """Have what ran when a process died run apart from all others."""
+        counted = [entry for entry in suspects if entry.queue in self._counted]
+        others = [entry for entry in suspects if entry.queue not in self._counted]
+        self._suspects.update(suspects)
+        if counted:
+            self._lend(seat, counted)
+        if others:
+            self._group.start_soon(self._try_apart, seat, Trial.first(others))
 
-    async def _quarantine(
-        self, seat: _Seat, suspects: Sequence[Entry], lent: Collection[str]
-    ) -> None:
-        """Run messages one by one in a child of their own, and once more those that ended it."""
-        while suspects:
-            async with self._quarantines:
-                if self._stopping.is_set():
-                    await self._give_back(suspects)
-                    return
-                log.warning("running suspects alone", messages=len(suspects))
-                _, _, suspects = await self._run_child(seat, suspects)
+    def _take_over(self, seat: _Seat, suspect: Entry) -> None:
+        """Have a message run alone that has been running too often when processes died."""
+        self._suspects.add(suspect)
+        if suspect.queue in self._counted:
+            self._lend(seat, [suspect])
+        elif self._handed_over is None:
+            self._handed_over = [suspect]
+            self._group.start_soon(self._try_handed_over, seat)
+        else:  # a child for each of hundreds would take minutes
+            self._handed_over.append(suspect)
+
+    def _lend(self, seat: _Seat, suspects: Sequence[Entry]) -> None:
+        """Have messages run one by one in a slot of each of their queues, empty meanwhile."""
+        lent = {suspect.queue for suspect in suspects}
+        seat.lent.update(lent)
+        self._group.start_soon(self._try_in_slots, seat, Trial(tuple(suspects)), lent)
+
+    async def _try_in_slots(self, seat: _Seat, trial: Trial, lent: Collection[str]) -> None:
+        await self._try_apart(seat, trial)
         for queue in lent:
             seat.lent[queue] -= 1
             if seat.child is not None:
                 seat.child.tell("take back", queue=queue)
+
+    async def _try_handed_over(self, seat: _Seat) -> None:
+        async with self._quarantines:
+            taken, self._handed_over = self._handed_over or [], None
+            trial = await self._try(seat, Trial(tuple(taken)))
+        await self._try_apart(seat, trial)
+
+    async def _try_apart(self, seat: _Seat, trial: Trial) -> None:
+        """Run suspects in children of their own, until each has ended or is proven."""
+        while trial.entries:
+            async with self._quarantines:
+                trial = await self._try(seat, trial)
+
+    async def _try(self, seat: _Seat, trial: Trial) -> Trial:
+        """Run suspects in one child; return what is to be tried again, because it died."""
+        suspects: Sequence[Entry] = ()
+        if self._stopping.is_set():
+            await self._give_back(trial.entries)
+        else:
+            event = "running suspects together" if trial.is_together else "running suspects alone"
+            log.warning(event, messages=len(trial.entries))
+            _, _, suspects = await self._run_child(seat, trial)
+        self._suspects.difference_update(trial.entries)
+        self._suspects.update(suspects)
+        return trial.then(suspects)
+
+    async def _hold_suspects(self) -> None:
+        """Extend the leases of suspects that wait: else others would claim them meanwhile."""
+        while True:
+            if self._suspects:
+                await self._recovery.hold(tuple(self._suspects))
+            await anyio.sleep(HOLD_SECONDS)
+
+    @property
+    def _counted(self) -> set[str]:
+        """The queues whose slots are counted over all processes."""
+        configured = self._config.worker.queue_config
+        return {queue for queue, own in configured.items() if own.total_concurrency is not None}
 
     # Stopping
 

@@ -68,6 +68,7 @@ class Worker:
     _board: Board | None = None
     _on_suspect: Callable[[Lease], None] | None = None
     _alone: Sequence[Entry] = ()
+    _is_together: bool = False
     _place: Place = ALONE
     # What only `drain` has.
     _on_end: Callable[[Ended], None] | None = None
@@ -121,6 +122,7 @@ class Worker:
                         board=self._board,
                         on_suspect=self._on_suspect,
                         alone=self._alone,
+                        is_together=self._is_together,
                         on_end=self._on_end,
                         pulses=self._pulses,
                     )

@@ -58,6 +58,29 @@ def _two(pids: list[int]) -> list[int]:
     return pids
 
 
+async def test_what_ran_in_killed_children_begins_again_at_once(
+    start_worker: StartWorker, client: Client, tables: Tables, history: History, checker: Checker
+) -> None:
+    """All of it, and not one after the other, also when two children die in the same moment."""
+    worker = start_worker(
+        "--processes", "2", "--concurrency", "4", environ={"PGTASKS__TASK__LEASE": "60s"}
+    ).wait_until_ready(2)
+    keys = [f"m{n}" for n in range(8)]
+    history.accepted_many(keys, await slow.defer_many([(key, 3.0) for key in keys]))
+    history.wait_until_started(8)
+
+    for child in worker.children():
+        worker.signal_child(child)
+
+    figures = await checker.check(lease_seconds=60)
+    assert figures.duplicates == 8
+    assert "SIGKILL" in figures.recovered_in
+    again = [history.of(key)[1] for key in keys]
+    for pid in {start.pid for start in again}:
+        ends = [event.at for event in history.events("end") if event.pid == pid]
+        assert max(start.at for start in again if start.pid == pid) < min(ends), "one by one"
+
+
 async def test_killed_worker_loses_nothing(
     start_worker: StartWorker, client: Client, tables: Tables, history: History, checker: Checker
 ) -> None:

@@ -128,6 +128,19 @@ async def test_second_sigterm_cancels_at_once(
     assert row.state == {"releases": 1}
 
 
+def test_sigterms_until_it_is_gone_do_not_spoil_its_exit_code(start_worker: StartWorker) -> None:
+    """The last of them meets a process that has done all it had to do."""
+    worker = start_worker().wait_until_ready()
+    worker.signal()
+    worker.wait_for("stopped")
+
+    while worker.process.poll() is None:
+        worker.signal()
+        time.sleep(0.001)
+
+    assert worker.process.returncode == exit_codes.OK, worker.text()
+
+
 async def test_third_sigterm_ends_at_once(
     start_worker: StartWorker, client: Client, tables: Tables, history: History
 ) -> None:
