@@ -1,7 +1,7 @@
 """Connections to Postgres: how they are opened, when they are given up, what an error means."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
 from ssl import CERT_NONE, SSLCertVerificationError
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -46,6 +46,17 @@ SELECT pg_catalog.set_config(name, value, true)
 FROM unnest($1::text[], $2::text[]) AS setting (name, value)
 """
 """Apply settings ($1 names, $2 values) until the transaction ends."""
+
+OWN_LIMITS: Mapping[str, str] = {
+    # Instead of what the role or the database says, which is made for other programs. The server
+    # ends a statement before we give up on it: else, while somebody locks a table, each try would
+    # leave one behind that waits there for ever, and one day claims what nobody is left to run.
+    "statement_timeout": "4500ms",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "5s",
+    "idle_session_timeout": "0",
+}
+"""Of our own connections; shorter than `CALL_SECONDS`."""
 
 FAILURES = (
     DatabaseError,
@@ -122,6 +133,7 @@ async def open_pool(database: DatabaseConfig, purpose: str, *, least: int) -> Po
         max_size=database.max_connections,
         timeout=database.connect_timeout.total_seconds(),
         max_inactive_connection_lifetime=database.idle_timeout.total_seconds(),
+        init=None if database.pgbouncer else _notice_our_end,
         # Nothing of ours is left on a connection, so asyncpg's reset after every use, a round
         # trip of about 100 µs, would reset nothing.
         reset=_nothing_to_reset,
@@ -236,7 +248,7 @@ class Line:
 
     async def _call(self, use: Callable[[Connection], Awaitable[T]], seconds: float) -> T:
         connection = await self._opened()
-        if self.settings and self.database.pgbouncer:
+        if self.database.pgbouncer:
             return await bounded(connection, lambda on: self._set_for(on, use), seconds=seconds)
         return await bounded(connection, use, seconds=seconds)
 
@@ -250,7 +262,8 @@ class Line:
         opened = connection.transaction()
         await opened.start()
         try:
-            await connection.fetch(SET_LOCAL, list(self.settings), list(self.settings.values()))
+            settings = {**OWN_LIMITS, **self.settings}
+            await connection.fetch(SET_LOCAL, list(settings), list(settings.values()))
             answer = await use(connection)
         except asyncpg.PostgresError:
             await opened.rollback()
@@ -260,7 +273,8 @@ class Line:
 
     async def _opened(self) -> Connection:
         if self._connection is None or self._connection.is_closed():
-            self._connection = await open_connection(self.database, self.purpose, self.settings)
+            settings = {**OWN_LIMITS, **self.settings}
+            self._connection = await open_connection(self.database, self.purpose, settings)
         return self._connection
 
     def drop(self) -> None:
@@ -313,6 +327,13 @@ def _server_settings(
     if database.pgbouncer:
         return {}
     return {"application_name": f"pgtasks {purpose}"} | dict(settings)
+
+
+async def _notice_our_end(connection: Connection) -> None:
+    # A call that was given up ends its connection; the server would notice only when it has the
+    # answer. Not among the settings of the start: not every server's system can do it.
+    with suppress(asyncpg.PostgresError):
+        await connection.execute("SET client_connection_check_interval = '1s'")
 
 
 async def _nothing_to_reset(_connection: object) -> None:

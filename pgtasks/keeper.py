@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from datetime import timedelta
 from time import monotonic
+from typing import Final
 
 import anyio
 import asyncpg
@@ -28,6 +29,9 @@ from pgtasks.store import Extension, Store
 log = Events("pgtasks.keeper")
 
 LONGEST_PAUSE = 0.5
+SHORTEST_TRY = 0.25
+KEEPER_SETTINGS: Final = {**WORKER_SETTINGS, "lock_timeout": "200ms"}
+"""It waits for a locked table no longer than it waits for an answer."""
 MOST_FAULTS = 3
 """So many rounds in a row that fail by a mistake of ours end the keeper: leases that are neither
 extended nor given up would be run twice."""
@@ -54,7 +58,7 @@ class Keeper:
     _fault: BaseException | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._line = Line(self._database, "keeper", WORKER_SETTINGS, self._pulse)
+        self._line = Line(self._database, "keeper", KEEPER_SETTINGS, self._pulse)
 
     def start(self) -> None:
         """Start the thread."""
@@ -126,15 +130,22 @@ class Keeper:
         await self._line.close()
 
     async def _round(self) -> None:
-        now = monotonic()
+        now, held = monotonic(), self.held()
         due: dict[str, list[Lease]] = defaultdict(list)
-        for lease in self.held():
+        for lease in held:
             if lease.extend_at <= now and not lease.lost:
                 due[lease.message.queue].append(lease)
         for queue, leases in due.items():
             await self._extend(queue, leases)
-        for lease in self.held():
-            if lease.is_over() and not lease.lost and not lease.settling:
+            # After each: the trouble of one queue must not hide the end of another's leases.
+            self._give_up(held)
+        self._give_up(held)
+
+    def _give_up(self, held: list[Lease]) -> None:
+        """Lose what is over; what came since the round began may be extended by the next."""
+        for lease in held:
+            is_held = self._held.get(lease.key) is lease
+            if is_held and lease.is_over() and not lease.lost and not lease.settling:
                 self._lose(lease)
 
     async def _extend(self, queue: str, leases: list[Lease]) -> None:
@@ -142,10 +153,12 @@ class Keeper:
         extensions = [_extension(lease) for lease in leases]
         asked_at = monotonic()
         # No longer than until the first of them is over: then it is to be cancelled, not kept.
-        patience = min(lease.kept_until for lease in leases) - asked_at - 0.2
+        # What is being settled runs no more, and may be long over.
+        ends = [lease.over_at - asked_at for lease in leases if not lease.settling]
+        # Half of it, for a new connection as well: there must be time for another try.
+        patience = min([2 * CALL_SECONDS, *ends]) / 2
         try:
-            # Half of it, for a new connection as well: there must be time for another try.
-            with anyio.fail_after(min(CALL_SECONDS, max(0.5, patience / 2))):
+            with anyio.fail_after(max(SHORTEST_TRY, min(CALL_SECONDS, patience))):
                 rows = await self._line.call(lambda on: Store(on).extend(queue, extensions))
         except FAILURES as error:
             self._outage.report(error, queue=queue, leases=len(leases))

@@ -45,10 +45,14 @@ class Lease:
         self.kept_until = max(self.kept_until, asked_at + length_seconds)
         self.extend_at = asked_at + length_seconds / 3
 
+    @property
+    def over_at(self) -> float:
+        """When it is given up: a little before another worker may start the message."""
+        return self.kept_until - min(1.0, self.length_seconds / 6)
+
     def is_over(self) -> bool:
         """Tell whether it may have run out: another worker may be about to start the message."""
-        margin = min(1.0, self.length_seconds / 6)
-        return monotonic() > self.kept_until - margin
+        return monotonic() > self.over_at
 
 
 def leased(queue: str, row: Iterable[Any], claimed_at: float, length: timedelta) -> Lease:

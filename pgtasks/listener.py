@@ -7,7 +7,13 @@ import attrs
 
 from pgtasks.backoff import Backoff
 from pgtasks.config import DatabaseConfig
-from pgtasks.connection import CALL_SECONDS, FAILURES, Connection, open_connection
+from pgtasks.connection import (
+    CALL_SECONDS,
+    FAILURES,
+    OWN_LIMITS,
+    Connection,
+    open_connection,
+)
 from pgtasks.events import Events
 from pgtasks.outage import Outage
 
@@ -41,7 +47,7 @@ class Listener:
                 await asyncio.sleep(backoff.next_seconds())
 
     async def _listen(self, backoff: Backoff) -> None:
-        connection = await open_connection(self._database, "listener")
+        connection = await open_connection(self._database, "listener", OWN_LIMITS)
         lost = asyncio.Event()
         try:
             connection.add_termination_listener(lambda _: lost.set())

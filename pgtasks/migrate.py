@@ -20,6 +20,10 @@ _LOCK = 0x7067_7461_736B_73  # "pgtasks"
 # What a migration calls is Postgres' own, whatever somebody has put into the schema public.
 _ONLY_BUILT_IN = "SET LOCAL search_path = pg_catalog, pg_temp"
 
+# Whatever limits the role has, made for other programs: to wait for another process's upgrade, and
+# for those who use the tables, is no stall.
+_UNLIMITED = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0"
+
 # The first steps were written when every pgmq was ours. On one that is somebody else's they are not
 # to need a right that guests have no use for, nor to put indexes on archives.
 _FOR_GUESTS_TOO = {
@@ -115,9 +119,8 @@ async def upgrade(connection: Connection) -> list[Migration]:
     if not await _missing(connection):
         return []
     try:
-        # Waiting for another process's upgrade is no stall: no bound of ours on this one.
         async with connection.transaction(isolation="read_committed"):
-            await connection.execute(_ONLY_BUILT_IN)
+            await connection.execute(f"{_ONLY_BUILT_IN}; {_UNLIMITED}")
             await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})", timeout=600)
             missing = await _missing(connection)
             for step in missing:

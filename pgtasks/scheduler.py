@@ -257,8 +257,10 @@ class Scheduler:
 
     def _dispatch(self, queue: str, rows: list[Record], claimed_at: float) -> None:
         for lease in self._held(queue, rows, claimed_at):
+            if lease.is_over():  # the answer came so late that another worker may have it by now
+                self._settler.put(lease, settle.released(lease.message))
             # Where slots are counted it waits for one, as it will be run in it.
-            if self._is_counted or not self._diverts(lease):
+            elif self._is_counted or not self._diverts(lease):
                 self._ready.append(lease)
         if self._stopping:
             self._give_back()

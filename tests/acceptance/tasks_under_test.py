@@ -6,11 +6,13 @@ import os
 import signal
 import sys
 import time
+from contextlib import AsyncExitStack
 
 import asyncpg
 from acceptance.history import record
 
 from pgtasks import Context, LeaseLost, current_message, task
+from pgtasks.client import current_client
 
 
 @task
@@ -103,6 +105,21 @@ async def fails_at_first(key: str, times: int) -> None:
 
 
 @task
+async def hoards_connections(key: str, seconds: float) -> None:
+    """Takes all that the pool has, and leaves a transaction open on each."""
+    record("start", key)
+    pool = current_client().pool
+    async with AsyncExitStack() as stack:
+        for _ in range(pool.get_max_size()):
+            connection = await stack.enter_async_context(pool.acquire())
+            await connection.execute("BEGIN; SELECT count(*) FROM pgmq.q_default")
+            stack.push_async_callback(connection.execute, "ROLLBACK")
+        record("hoarded", key)
+        await asyncio.sleep(seconds)
+    record("end", key)
+
+
+@task
 async def takes_effect(context: Context, key: str) -> None:
     """Writes a row of the table `effect` in the transaction that completes it."""
     record("start", key, context.attempt)
@@ -120,6 +137,15 @@ async def takes_effect(context: Context, key: str) -> None:
     except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError):
         record("raised", key)
         raise
+    record("end", key)
+
+
+@task
+async def writes_in_a_transaction(key: str, seconds: float) -> None:
+    record("start", key)
+    async with current_message().transaction() as connection:
+        await connection.execute("CREATE TEMPORARY TABLE IF NOT EXISTS written (key text)")
+        await asyncio.sleep(seconds)
     record("end", key)
 
 

@@ -189,6 +189,22 @@ async def test_a_stricter_default_isolation_does_not_matter(
         await other.close()
 
 
+async def test_limits_of_the_role_do_not_end_an_upgrade_that_waits(
+    empty: Any, empty_database_url: str
+):
+    """They are made for other programs; it may have to wait for another process's upgrade."""
+    name = await empty.fetchval("SELECT current_database()")
+    for limit in ("statement_timeout = '200ms'", "lock_timeout = '100ms'"):
+        await empty.execute(f"ALTER DATABASE {name} SET {limit}")
+    other = await open_connection(DatabaseConfig(url=empty_database_url), "tests")
+    await empty.execute("BEGIN; CREATE SCHEMA pgmq")
+    upgrading = asyncio.ensure_future(migrate.upgrade(other))
+    await asyncio.sleep(0.5)
+    await empty.execute("ROLLBACK")
+    assert len(await upgrading) == len(migrate.migrations())
+    await other.close()
+
+
 # Refusing
 
 
