@@ -256,13 +256,14 @@ class Scheduler:
         return leases
 
     def _dispatch(self, queue: str, rows: list[Record], claimed_at: float) -> None:
-        for lease in self._held(queue, rows, claimed_at):
-            if lease.is_over():  # the answer came so late that another worker may have it by now
-                self._settler.put(lease, settle.released(lease.message))
+        leases = self._held(queue, rows, claimed_at)
+        # An answer may come so late that other workers may have the messages by now.
+        is_late = bool(leases) and leases[0].is_over()
+        for lease in leases:
             # Where slots are counted it waits for one, as it will be run in it.
-            elif self._is_counted or not self._diverts(lease):
+            if self._is_counted or is_late or not self._diverts(lease):
                 self._ready.append(lease)
-        if self._stopping:
+        if self._stopping or is_late:
             self._give_back()
         self._rouse(len(self._ready))
 

@@ -182,3 +182,21 @@ async def test_message_read_two_thousand_million_times_ends(
     assert history.starts() == {"worn": 1, "neighbour": 1}
     worker.wait_for("running suspects alone")
     assert worker.stop() == exit_codes.OK
+
+
+async def test_many_that_look_as_if_they_ended_processes_are_all_run(
+    start_worker: StartWorker, tables: Tables, client: Client, history: History
+) -> None:
+    """As after answers to claims were lost: they run alone, and share the process they do it in.
+
+    With a process for each, most would wait for longer than their leases, and none would end.
+    """
+    handles = await quick.defer_many([(f"m{n}",) for n in range(80)])
+    await tables.connection.execute("UPDATE pgmq.q_default SET read_ct = 2")
+    worker = start_worker("--concurrency", "8").wait_until_ready()
+
+    await tables.drained(30)
+
+    await tables.all_done_once(handle.message_id for handle in handles)
+    assert set(history.starts().values()) == {1}
+    assert worker.stop() == exit_codes.OK
