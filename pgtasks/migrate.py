@@ -104,7 +104,10 @@ def _guarded(version: int, name: str, text: str) -> str:
     for written, meant in _FOR_GUESTS_TOO.get(version, ()):
         text = text.replace(written, meant)
     if name.startswith(_OWN_PGMQ):
-        text = f"DO $own$ BEGIN IF pgtasks.owns_pgmq() THEN\n{text}\nEND IF; END $own$;\n"
+        text = (
+            "DO $own$ BEGIN IF pgtasks.owns_pgmq() THEN EXECUTE $step$\n"
+            f"{text}\n$step$; END IF; END $own$;\n"
+        )
     return text
 
 
@@ -149,6 +152,28 @@ async def check(connection: Connection) -> None:
             f"this database {what}; this pgtasks needs version {migrations()[-1].version}\n"
             "Run `pgtasks db upgrade`."
         )
+
+
+async def detach_pgmq(connection: Connection) -> None:
+    """Take our functions and types out of the schema pgmq, so that the real pgmq can move in.
+
+    Queues, archives and all other tables stay. No later upgrade brings the functions back.
+
+    Raises:
+        SchemaError: they are not ours, not this role's, or something is built on them.
+    """
+    await check(connection)
+    try:
+        async with connection.transaction(isolation="read_committed"):
+            await connection.execute(_ONLY_BUILT_IN)
+            await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})", timeout=600)
+            await Store(connection).detach_pgmq()
+    except (
+        asyncpg.ObjectNotInPrerequisiteStateError,
+        asyncpg.InsufficientPrivilegeError,
+        asyncpg.DependentObjectsStillExistError,
+    ) as error:
+        raise SchemaError(f"nothing was detached: {error}") from error
 
 
 def script() -> str:

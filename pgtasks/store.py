@@ -505,6 +505,10 @@ class Store:
         """Remember that a migration was applied."""
         await self.on.fetch(statement("record_migration"), version, name)
 
+    async def detach_pgmq(self) -> None:
+        """Take our functions and types out of the schema pgmq."""
+        await self.on.fetch(statement("detach_pgmq"))
+
     # For tests
 
     async def unfinished(self, queues: Sequence[str], since: datetime) -> int:

@@ -63,6 +63,27 @@ async def check(*, source: Source = NOTHING_GIVEN) -> None:
     say(f"pgmq: {pgmq}")
 
 
+@app.command(name="detach-pgmq")
+async def detach_pgmq(*, source: Source = NOTHING_GIVEN) -> None:
+    """Take our functions and types out of the schema pgmq, so that the real pgmq can move in.
+
+    Queues, archives and their messages stay, and workers go on. The functions do not come back
+    with a later upgrade. Nothing happens where pgmq is not ours.
+
+    For example:
+      pgtasks db detach-pgmq && psql -f pgmq.sql shop
+
+    Args:
+        source: The settings.
+    """
+    from pgtasks import migrate
+    from pgtasks.cli.session import open_session
+
+    async with open_session(source.load(), with_schema=False) as session:
+        await migrate.detach_pgmq(session.connection)
+    say("detached: the schema pgmq holds tables only")
+
+
 @app.command
 def sql() -> None:
     """Print the SQL that installs the schema on a database that has none of it.

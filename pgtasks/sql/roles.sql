@@ -84,6 +84,18 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON pgtasks.schedule, pgtasks.fire, pgtasks.
 -- {reader} sees everything, and changes nothing.
 GRANT SELECT ON pgtasks.schedule, pgtasks.fire, pgtasks.turn TO {reader};
 
+-- Where pgmq's functions are ours: what they look up besides the queues. Who adds a message to a
+-- queue that tells of it writes down when it did.
+DO $$
+BEGIN
+    IF pgtasks.owns_pgmq() THEN
+        GRANT SELECT ON pgmq.topic_bindings TO {worker}, {producer}, {reader};
+        GRANT SELECT ON pgmq.notify_insert_throttle TO {worker}, {producer}, {reader};
+        GRANT UPDATE (last_notified_at) ON pgmq.notify_insert_throttle TO {worker}, {producer};
+    END IF;
+END
+$$;
+
 -- On the queues that there are, and on those to come, these two have the same rights, and
 -- {producer} adds messages, hears their numbers, and reads none.
 INSERT INTO pgtasks.grantee (role, rights)

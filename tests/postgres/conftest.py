@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 import attrs
 import pytest
+from postgres.pgmq import Pgmq
 from postgres.rows import Rows, seconds
 
 from pgtasks import Client, Config, Registry, connect, migrate
@@ -120,3 +121,10 @@ def heard() -> Iterator[Heard]:
     yield handler
     logger.removeHandler(handler)
     logger.setLevel(before)
+
+
+@pytest.fixture
+async def pgmq(connection: "asyncpg.Connection[asyncpg.Record]") -> Pgmq:
+    """pgmq's functions, on a database with a queue `jobs`."""
+    await connection.execute("SELECT pgmq.create('jobs')")
+    return Pgmq(connection)

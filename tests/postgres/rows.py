@@ -13,6 +13,9 @@ from pgtasks.message import new_id
 
 DEFAULT = "default"
 
+BESIDE_QUEUES = {"meta", "notify_insert_throttle", "topic_bindings", "__pgmq_migrations"}
+"""The tables of pgmq that are no queues."""
+
 LOCKS = (
     "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) "
     "WHERE datname = current_database() AND "

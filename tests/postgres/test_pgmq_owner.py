@@ -4,11 +4,15 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from postgres.pgmq import Pgmq
+from postgres.rows import BESIDE_QUEUES, seconds
 
-from pgtasks import migrate
+from pgtasks import exit_codes, migrate
+from pgtasks.cli import main
 from pgtasks.config import DatabaseConfig
 from pgtasks.connection import open_connection
-from pgtasks.store import Store
+from pgtasks.errors import SchemaError
+from pgtasks.store import BEGINNING, Store
 
 META = (
     "CREATE SCHEMA pgmq; CREATE TABLE pgmq.meta (queue_name varchar UNIQUE NOT NULL, "
@@ -32,7 +36,7 @@ CODE = (
     "INSERT INTO pgmq.meta VALUES (queue_name, false, false); END $$;"
 )
 RUST = "CREATE TABLE pgmq.__pgmq_migrations (name text PRIMARY KEY, version text);"
-TYPES = "CREATE TYPE pgmq.message_record AS (msg_id bigint);"
+TYPES = "CREATE TYPE pgmq.message_record AS (msg_id bigint, headers jsonb);"
 
 OBJECTS = """
 SELECT 'r' || oid FROM pg_class WHERE relnamespace = 'pgmq'::regnamespace
@@ -68,7 +72,11 @@ async def test_a_schema_without_code_becomes_ours(empty: Any, there: str):
 
 
 @pytest.mark.parametrize(
-    "there", [META + CODE, META + RUST, META + TYPES, META + TABLES, META + TABLES + CODE],
+    "there",
+    [
+        META + TYPES + CODE, META + RUST, META + TYPES, META + TABLES,
+        META + TABLES + TYPES + CODE,
+    ],
     ids=["functions", "the Rust crate", "types", "old tables", "an old install"],
 )  # fmt: skip
 async def test_a_foreign_pgmq_is_left_as_it_is(empty: Any, there: str):
@@ -81,7 +89,7 @@ async def test_a_foreign_pgmq_is_left_as_it_is(empty: Any, there: str):
 
 async def test_a_guest_needs_no_right_to_create_in_pgmq(empty: Any):
     name = "guest_" + (await empty.fetchval("SELECT current_database()"))
-    await empty.execute(META + TABLES + CODE)
+    await empty.execute(META + TABLES + TYPES + CODE)
     await empty.execute(
         f"CREATE ROLE {name}; GRANT USAGE ON SCHEMA pgmq TO {name};"
         f"GRANT SELECT ON ALL TABLES IN SCHEMA pgmq TO {name};"
@@ -96,7 +104,7 @@ async def test_a_guest_needs_no_right_to_create_in_pgmq(empty: Any):
 
 
 async def test_a_guest_has_queues_made_by_their_pgmq(empty: Any):
-    await empty.execute(META + CODE)
+    await empty.execute(META + TYPES + CODE)
     await migrate.upgrade(empty)
     assert await Store(empty).create_queue("fresh")
     assert not await Store(empty).create_queue("fresh")
@@ -118,7 +126,7 @@ async def test_ours_stays_ours_when_the_other_schema_is_made_anew(connection: An
 @pytest.mark.parametrize(
     "remade",
     [
-        "DROP SCHEMA pgmq CASCADE; " + META + CODE,
+        "DROP SCHEMA pgmq CASCADE; " + META + TYPES + CODE,
         "DROP TYPE pgmq.message_record CASCADE; " + TYPES,
     ],
 )
@@ -135,3 +143,79 @@ def test_the_first_steps_are_sent_around_what_is_not_ours():
         for written, meant in texts:
             assert step.text.count(meant) == 1
             assert step.text.replace(meant, "").count(written) == 0
+
+
+# Moving out
+
+
+async def test_what_is_detached_leaves_the_tables(pgmq: Pgmq):
+    await pgmq.rows("enable_notify_insert('jobs')")
+    await pgmq.rows("bind_topic('#', 'jobs')")
+    await pgmq.rows("send('jobs', '{}')")
+    await migrate.detach_pgmq(pgmq.connection)
+    code = await pgmq.connection.fetch(
+        "SELECT proname FROM pg_proc WHERE pronamespace = 'pgmq'::regnamespace UNION ALL "
+        "SELECT relname FROM pg_class WHERE relnamespace = 'pgmq'::regnamespace AND relkind = 'c'"
+    )
+    assert code == []
+    tables = "SELECT tablename::text FROM pg_tables WHERE schemaname = 'pgmq'"
+    assert {row[0] for row in await pgmq.connection.fetch(tables)} == {
+        "q_jobs", "a_jobs", *BESIDE_QUEUES,
+    } - {"__pgmq_migrations"}  # fmt: skip
+    store = Store(pgmq.connection)
+    await store.send("jobs", "{}", None, seconds(0), None, notify=False)
+    assert len(await store.claim("jobs", 9, seconds(30), BEGINNING)) == 2
+    assert await store.create_queue("fresh")
+    comment = "SELECT obj_description('pgmq'::regnamespace, 'pg_namespace')"
+    assert await pgmq.connection.fetchval(comment) is None
+
+
+async def test_what_is_detached_does_not_come_back(pgmq: Pgmq):
+    await migrate.detach_pgmq(pgmq.connection)
+    assert not await owns(pgmq.connection)
+    assert await migrate.upgrade(pgmq.connection) == []
+    await pgmq.connection.execute("DELETE FROM pgtasks.migration WHERE version > 7")
+    assert len(await migrate.upgrade(pgmq.connection)) >= 4
+    there = "SELECT to_regproc('pgmq.read') IS NULL AND NOT pgtasks.owns_pgmq()"
+    assert await pgmq.connection.fetchval(there)
+    with pytest.raises(SchemaError, match="nothing was detached.*not those of pgtasks"):
+        await migrate.detach_pgmq(pgmq.connection)
+
+
+async def test_another_pgmq_moves_in(pgmq: Pgmq):
+    """Its tables are made if they are not there, its types and functions in any case."""
+    await migrate.detach_pgmq(pgmq.connection)
+    await pgmq.connection.execute(
+        "CREATE TABLE IF NOT EXISTS pgmq.meta ();"
+        "CREATE TABLE IF NOT EXISTS pgmq.topic_bindings ();" + TYPES + CODE
+    )  # fmt: skip
+    assert not await owns(pgmq.connection)
+    assert await Store(pgmq.connection).create_queue("theirs")
+
+
+async def test_what_somebody_has_built_on_it_keeps_it_there(pgmq: Pgmq):
+    await pgmq.connection.execute("CREATE VIEW public.lengths AS SELECT * FROM pgmq.metrics_all()")
+    with pytest.raises(SchemaError, match="nothing was detached(.|\n)*view public.lengths"):
+        await migrate.detach_pgmq(pgmq.connection)
+    assert len(await pgmq.rows("metrics_all()")) == 1
+    assert await owns(pgmq.connection)
+    await pgmq.connection.execute("DROP VIEW public.lengths")
+
+
+async def test_a_foreign_pgmq_is_not_detached(empty: Any):
+    await empty.execute(META + TYPES + CODE)
+    await migrate.upgrade(empty)
+    with pytest.raises(SchemaError, match="not those of pgtasks"):
+        await migrate.detach_pgmq(empty)
+    assert await empty.fetchval("SELECT to_regproc('pgmq.create') IS NOT NULL")
+
+
+def test_the_command(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("PGTASKS_DATABASE_URL", database_url)
+    assert main(["db", "detach-pgmq"]) == exit_codes.OK
+    assert "tables only" in capsys.readouterr().out
+    assert main(["db", "detach-pgmq"]) == exit_codes.FAILED
+    assert "not those of pgtasks" in capsys.readouterr().err
+    assert main(["db", "upgrade"]) == exit_codes.OK

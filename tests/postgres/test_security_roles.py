@@ -93,7 +93,8 @@ async def set_up(connection: Any, prefix: str) -> None:
     await connection.execute(
         f"INSERT INTO pgmq.q_default (vt, message) VALUES (now(), '{BODY}');"
         "INSERT INTO pgmq.a_default (msg_id, vt, message) SELECT msg_id + 1000, vt, message "
-        "FROM pgmq.q_default"
+        "FROM pgmq.q_default;"
+        "SELECT pgmq.bind_topic('to.default', 'default')"
     )
     await connection.execute(roles.script(prefix))
     for role in roles.ROLES:
@@ -154,6 +155,21 @@ INSERT INTO pgtasks.grantee (role, rights) VALUES (current_user, 'worker')
 DELETE FROM pgtasks.grantee
 SELECT pgtasks.create_queue('mine')
 SELECT pgtasks.index_archive('default')
+SELECT pgmq.create('mine')
+SELECT pgmq.create_unlogged('mine')
+SELECT pgmq.drop_queue('default')
+SELECT pgmq.purge_queue('default')
+SELECT pgmq.create_fifo_index('default')
+SELECT pgmq.bind_topic('#', 'default')
+SELECT pgmq.unbind_topic('#', 'default')
+SELECT pgmq.enable_notify_insert('default')
+SELECT pgmq.update_notify_insert('default', 1)
+SELECT pgmq.disable_notify_insert('default')
+UPDATE pgmq.notify_insert_throttle SET throttle_interval_ms = 1
+DELETE FROM pgmq.__pgmq_migrations
+CREATE FUNCTION pgmq.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'
+DROP FUNCTION pgmq.send(text, jsonb)
+COMMENT ON TYPE pgmq.message_record IS 'mine'
 """.strip().splitlines()
 """What nobody may who is not the admin."""
 
@@ -172,6 +188,17 @@ DELETE FROM pgtasks.fire
 INSERT INTO pgtasks.turn VALUES ('mine', now())
 SELECT nextval('pgmq.q_default_msg_id_seq')
 SELECT setval('pgmq.q_default_msg_id_seq', 1)
+SELECT pgmq.read('default', 1, 1)
+SELECT pgmq.read_with_poll('default', 1, 1)
+SELECT pgmq.read_grouped('default', 1, 1)
+SELECT pgmq.read_grouped_rr('default', 1, 1)
+SELECT pgmq.read_grouped_head('default', 1, 1)
+SELECT pgmq.pop('default')
+SELECT pgmq.set_vt('default', 1, 1)
+SELECT pgmq.delete('default', 1)
+SELECT pgmq.delete('default', '{1}'::bigint[])
+SELECT pgmq.archive('default', 1)
+SELECT pgmq.archive('default', '{1}'::bigint[])
 """.strip().splitlines()
 """What nobody may who is neither a worker nor the admin."""
 
@@ -191,12 +218,18 @@ INSERT INTO pgmq.q_default (vt, read_ct) VALUES (now(), 5)
 INSERT INTO pgmq.q_default (vt, enqueued_at) VALUES (now(), now())
 INSERT INTO pgmq.q_default (msg_id, vt) OVERRIDING SYSTEM VALUE VALUES (5, now())
 INSERT INTO pgmq.q_default (vt) VALUES (now()) ON CONFLICT (msg_id) DO UPDATE SET vt = now()
+SELECT pgmq.metrics('default')
+SELECT pgmq.metrics_all()
 """.strip().splitlines()
 """What a producer may not although it may add messages."""
 
-SENDING = ["INSERT INTO pgmq.q_default (vt) VALUES (now())"]
+SENDING = ["INSERT INTO pgmq.q_default (vt) VALUES (now())", "SELECT pgmq.send('default', '1')",
+           "SELECT pgmq.send_batch('default', '{1}'::jsonb[])",
+           "SELECT pgmq.send_topic('to.default', '1')"]  # fmt: skip
 PLACES = ["SELECT * FROM pgmq.meta", "SELECT * FROM pgtasks.migration",
-          "SELECT * FROM pgtasks.grantee"]  # fmt: skip
+          "SELECT * FROM pgtasks.grantee", "SELECT pgmq.list_queues()",
+          "SELECT pgmq.list_topic_bindings()", "SELECT pgmq.test_routing('a')",
+          "SELECT pgmq.list_notify_insert_throttles()"]  # fmt: skip
 SEQUENCE = ["SELECT currval('pgmq.q_default_msg_id_seq')"]
 
 FORBIDDEN = {
@@ -414,6 +447,54 @@ async def test_a_worker_works_with_its_rights_alone(
         await eventually_async(all_ran, within_seconds=30)
     assert heard.events(30) == ["failed, trying again", "failed, given up"], heard.records
     assert heard.fields("worker stopped")["unsettled"] == 0
+
+
+FUNCTIONS = {
+    "producer": """
+        send('default', '1')
+        send('default', '1', '{}', 5)
+        send_batch('default', '{1,2}'::jsonb[])
+        send_topic('to.default', '1')
+        send_batch_topic('to.default', '{1}'::jsonb[])
+        list_queues()
+        list_topic_bindings()
+        test_routing('to.default')
+    """,
+    "reader": """
+        metrics('default')
+        metrics_all()
+        list_queues()
+        list_topic_bindings('default')
+        list_notify_insert_throttles()
+    """,
+    "worker": """
+        send('default', '1')
+        send_topic('to.default', '1')
+        metrics('default')
+        read('default', 0, 5)
+        read_with_poll('default', 0, 5)
+        read_grouped('default', 0, 5)
+        read_grouped_rr('default', 0, 5)
+        read_grouped_head_with_poll('default', 0, 5)
+        set_vt('default', 1, 0)
+        archive('default', 1)
+        archive('default', '{2}'::bigint[])
+        pop('default')
+        delete('default', 9)
+        delete('default', '{9}'::bigint[])
+        list_topic_bindings()
+    """,
+}
+
+
+@pytest.mark.parametrize("role", FUNCTIONS)
+async def test_a_role_calls_the_functions_that_it_needs(cast: Cast, connection: Any, role: str):
+    """On a queue that tells of its inserts, and on one that was made later."""
+    await connection.execute("SELECT pgmq.enable_notify_insert('default', 1)")
+    await connection.execute("SELECT pgmq.create('later'), pgmq.bind_topic('to.later', 'later')")
+    for call in FUNCTIONS[role].strip().splitlines():
+        await cast.run(role, f"SELECT * FROM pgmq.{call}")
+        await cast.run(role, f"SELECT * FROM pgmq.{call}".replace("default", "later"))
 
 
 async def test_a_worker_whose_queue_is_not_there_says_who_makes_it(cast: Cast, registry: Registry):
