@@ -225,7 +225,9 @@ def _stale(case: _Case) -> Iterator[str]:
             continue  # several messages of one key cannot be told apart
         latest = max(run.delivery for run in runs)
         by = str(one.state.get("worker", "")).split(":")
-        holders = {str(run.pid) for run in runs if run.delivery == latest and run.how}
+        # One that committed may have been killed before it could say so.
+        told = bool(case.evidence.effects.get(one.key or ""))
+        holders = {str(run.pid) for run in runs if run.delivery == latest and (run.how or told)}
         if one.delivery < latest:
             yield f"{one.key} was settled as delivery {one.delivery}, and {latest} had started"
         elif len(by) == 3 and by[1] not in holders:

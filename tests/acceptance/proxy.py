@@ -23,6 +23,9 @@ class Faults:
     """The share of pieces that are not passed on, but end their connection instead."""
     on_answer: Callable[["Link", bytes], bool] = lambda _link, _piece: True
     """Asked before each piece of the server is passed on; False ends the connection."""
+    holds: Callable[["Link", bool], bool] = lambda _link, _is_answer: False
+    """Asked before each piece is passed on, and again and again while it says so: whether nothing
+    more may pass on this connection, from the server (`is_answer`) or to it."""
     random: Random = attrs.field(factory=lambda: Random(11))
 
 
@@ -124,24 +127,24 @@ class Proxy:
     ) -> None:
         with suppress(ConnectionError):
             while piece := await reader.read(LARGEST_PIECE):
-                await self._trouble()
+                if not is_answer:
+                    link.asked += piece
+                    del link.asked[:-LARGEST_PIECE]
+                await self._trouble(link, is_answer=is_answer)
                 if self.faults.random.random() < self.faults.reset_share:
                     return
                 if is_answer:
                     link.answered += len(piece)
                     if not self.faults.on_answer(link, piece):
                         return
-                else:
-                    link.asked += piece
-                    del link.asked[:-LARGEST_PIECE]
                 writer.write(piece)
                 await writer.drain()
 
-    async def _trouble(self) -> None:
+    async def _trouble(self, link: Link, *, is_answer: bool) -> None:
         if self.faults.delay_seconds:
             await asyncio.sleep(self.faults.delay_seconds)
-        while self.faults.stalled.is_set():
-            await asyncio.sleep(0.05)
+        while self.faults.stalled.is_set() or self.faults.holds(link, is_answer):
+            await asyncio.sleep(0.01)
 
 
 _pumps: set["asyncio.Task[None]"] = set()

@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import faulthandler
 import os
 import signal
 import sys
@@ -13,6 +14,9 @@ from acceptance.history import record
 
 from pgtasks import Context, LeaseLost, current_message, task
 from pgtasks.client import current_client
+
+DEADLY = ("kill", "segfault", "os._exit", "recursion")
+"""How a task may end its process."""
 
 
 @task
@@ -26,6 +30,18 @@ async def slow(key: str, seconds: float) -> None:
     record("start", key, current_message().attempt)
     try:
         await asyncio.sleep(seconds)
+    except asyncio.CancelledError:
+        record("cancelled", key)
+        raise
+    record("end", key)
+
+
+@task
+async def slow_at_first(key: str, seconds: float) -> None:
+    """Takes its time in its first delivery only."""
+    record("start", key, current_message().attempt)
+    try:
+        await asyncio.sleep(seconds if current_message().message.delivery == 1 else 0)
     except asyncio.CancelledError:
         record("cancelled", key)
         raise
@@ -62,11 +78,34 @@ async def swallows_cancellation(key: str, seconds: float) -> None:
 
 
 @task
+def holds_the_lock(key: str, seconds: float) -> None:
+    """A C call that does not let go of the interpreter, so that no thread of it goes on."""
+    record("start", key)
+    if current_message().message.delivery == 1:
+        ctypes.PyDLL(None).usleep(int(seconds * 1_000_000))
+    record("end", key)
+
+
+@task
+async def ignores_everything(key: str, how: str) -> None:
+    """Cannot be ended but with its process: it lets nothing pass, and may block the loop."""
+    record("start", key)
+    while True:
+        try:
+            if how == "blocking":
+                time.sleep(0.05)  # noqa: ASYNC251 - the mistake under test
+            else:
+                await asyncio.sleep(0.05)
+        except BaseException:  # noqa: BLE001
+            pass
+
+
+@task
 async def dies(key: str, how: str) -> None:
     """Takes its process down, a moment after it started, so that its neighbours run as well."""
     record("start", key, current_message().attempt)
     await asyncio.sleep(0.2)
-    if how in {"kill", "segfault", "os._exit"}:
+    if how in DEADLY:
         record("dies", key)
     match how:
         case "kill":
@@ -75,6 +114,11 @@ async def dies(key: str, how: str) -> None:
             ctypes.string_at(0)
         case "os._exit":
             os._exit(0)
+        case "recursion":
+            faulthandler._stack_overflow()  # type: ignore[attr-defined] # in C, as in a parser
+        case "memory":
+            record("raised", key)
+            bytearray(1 << 62)
         case "sys.exit":
             record("raised", key)
             sys.exit()
@@ -94,10 +138,11 @@ def dies_in_thread(key: str, how: str) -> None:
 
 
 @task
-async def fails_at_first(key: str, times: int) -> None:
+async def fails_at_first(key: str, times: int, *, seconds: float = 0.0) -> None:
     """Fails so many times before it succeeds."""
     attempt = current_message().attempt
     record("start", key, attempt)
+    await asyncio.sleep(seconds)
     if attempt <= times:
         record("raised", key)
         raise RuntimeError(f"failure {attempt} of {times}")

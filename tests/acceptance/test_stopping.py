@@ -6,10 +6,17 @@ import signal
 import time
 
 import pytest
+from acceptance.checker import Checker
 from acceptance.conftest import StartWorker
 from acceptance.history import History
 from acceptance.tables import Tables
-from acceptance.tasks_under_test import in_thread, quick, slow, swallows_cancellation
+from acceptance.tasks_under_test import (
+    ignores_everything,
+    in_thread,
+    quick,
+    slow,
+    swallows_cancellation,
+)
 from acceptance.worker_process import WorkerProcess
 from eventually import eventually
 
@@ -18,6 +25,7 @@ from pgtasks import Client, exit_codes
 ENDING_SECONDS = 3.0 + 1.5
 """How long after its grace, or after a second signal, a worker may need to be gone: three seconds,
 and some for a busy machine."""
+ROLLING_MESSAGES = 10_000 if "PGTASKS_TEST_LONG" in os.environ else 2_000
 APART_SECONDS = 0.3
 """Signals that follow within a fifth of a second are one: see the supervisor."""
 
@@ -108,6 +116,30 @@ async def test_sigterm_ends_a_task_that_will_not_be_cancelled(
     assert row.is_due
     assert row.state == {"releases": 1}
     assert code == exit_codes.UNSETTLED
+
+
+@pytest.mark.parametrize("how", ["awaiting", "blocking"])
+async def test_sigterm_ends_a_task_that_lets_nothing_pass(  # noqa: PLR0917 - fixtures
+    how: str,
+    start_worker: StartWorker,
+    client: Client,
+    tables: Tables,
+    history: History,
+    checker: Checker,
+) -> None:
+    """`except BaseException: pass` for ever, and holding up the loop that would cancel it."""
+    worker = start_worker("--grace", "1s").wait_until_ready()
+    history.accepted("deaf", await ignores_everything.defer("deaf", how))
+    history.wait_until_started(1)
+
+    worker.signal()
+    code = ended_within(worker, 1 + ENDING_SECONDS)
+
+    [row] = await tables.waiting()
+    assert row.is_due
+    assert row.state == {"releases": 1}
+    assert code == exit_codes.UNSETTLED
+    await checker.check(drained=False, codes=[code])
 
 
 async def test_second_sigterm_cancels_at_once(
@@ -247,18 +279,18 @@ async def test_sigterm_to_a_child_lets_its_tasks_end_and_another_takes_its_place
 
 
 async def test_rolling_restart_runs_every_message_once(
-    start_worker: StartWorker, client: Client, tables: Tables, history: History
+    start_worker: StartWorker, client: Client, tables: Tables, history: History, checker: Checker
 ) -> None:
-    """The new worker is up while the old one drains."""
-    old = start_worker("--concurrency", "4").wait_until_ready()
-    handles = await slow.defer_many([(f"m{n}", 0.02) for n in range(300)])
-    history.wait_until_started(50)
-    new = start_worker("--concurrency", "4").wait_until_ready()
-    old.signal()
+    """The new worker is up while the old one drains, three times over."""
+    old = start_worker("--concurrency", "16").wait_until_ready()
+    keys = [f"m{n}" for n in range(ROLLING_MESSAGES)]
+    history.accepted_many(keys, await slow.defer_many([(key, 0.02) for key in keys]))
+    for round_ in range(3):
+        history.wait_until_started(ROLLING_MESSAGES * round_ // 4 + 50, within_seconds=60)
+        new = start_worker("--concurrency", "16").wait_until_ready()
+        old.signal()
+        assert ended_within(old, ENDING_SECONDS) == exit_codes.OK
+        old = new
 
-    assert ended_within(old, ENDING_SECONDS) == exit_codes.OK
-    await tables.drained()
-
-    await tables.all_done_once(handle.message_id for handle in handles)
-    assert not history.duplicates()
-    assert new.stop() == exit_codes.OK
+    figures = await checker.check(within_seconds=60)
+    assert figures.starts == ROLLING_MESSAGES
