@@ -2,7 +2,7 @@ PY ?= python3
 UV := $(shell command -v uv 2>/dev/null)
 BIN := .venv/bin
 
-.PHONY: demo test check bench chaos clean
+.PHONY: demo test check bench chaos mutations clean
 demo: .venv/.ok  ## The main job: thousands of real messages through a real Postgres
 	@$(BIN)/pgtasks demo
 
@@ -22,6 +22,9 @@ SECONDS ?= 600
 chaos: .venv/.ok  ## Workers killed, frozen and cut off for minutes; see docs/reliability.md
 	@PYTHONPATH=tests $(BIN)/python -m chaos $(FAULTS) --seconds $(SECONDS) \
 		$(if $(SEED),--seed $(SEED)) $(if $(WRITE),--write docs/reliability.md)
+
+mutations: .venv/.ok  ## Take out one guard after the other; a test has to fail for each
+	@PYTHONPATH=tests $(BIN)/python -m mutations $(GUARDS)
 
 clean:
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

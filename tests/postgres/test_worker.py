@@ -657,6 +657,33 @@ async def test_a_thread_that_still_runs_after_the_grace_keeps_its_lease(
         go_on.set()
 
 
+async def test_an_end_that_cannot_be_written_is_not_waited_for_for_ever(
+    config: Config, registry: Registry, rows: Rows
+):
+    """The lease runs out then; a worker that nobody can stop would be worse."""
+    started, go_on = list[int](), asyncio.Event()
+
+    @task(name="work", registry=registry)
+    async def work() -> None:
+        started.append(1)
+        await go_on.wait()
+
+    other = await asyncpg.connect(config.database.url)
+    async with working(config, registry) as worker:
+        try:
+            handle = await work.defer()
+            await grown(started, 1)
+            await other.execute("BEGIN; LOCK TABLE pgmq.q_default")
+            go_on.set()
+            worker.stop()
+            async with asyncio.timeout(10):
+                await worker.ended.wait()
+        finally:
+            other.terminate()
+    assert worker.unsettled == 1
+    assert (await rows.one(handle.message_id))["due_in"] > 0
+
+
 async def test_what_was_claimed_ahead_is_not_started_any_more(
     config: Config, registry: Registry, rows: Rows
 ):
