@@ -114,6 +114,20 @@ class RetentionConfig:
 
 
 @attrs.frozen
+class VacuumConfig:
+    """How workers keep the tables of their queues small."""
+
+    enable: bool = setting(
+        True, Switch(), "Whether workers vacuum the tables of their queues, where they may."
+    )
+    dead_rows: int = setting(
+        20_000,
+        Whole(1_000, 1_000_000_000, "rows"),
+        "With how many dead rows, and more than live ones, a table is vacuumed.",
+    )
+
+
+@attrs.frozen
 class QueueConfig:
     """How workers treat one queue."""
 
@@ -251,6 +265,7 @@ class WorkerConfig:
         "Whether each message is settled as soon as its task has returned, not in batches.",
     )
     retention: RetentionConfig = section(RetentionConfig)
+    vacuum: VacuumConfig = section(VacuumConfig)
     queue_config: Mapping[str, QueueConfig] = tables(QueueConfig)
     queue_fetch: QueueFetchConfig = section(QueueFetchConfig)
     periodic: PeriodicConfig = section(PeriodicConfig)

@@ -16,6 +16,7 @@ import attrs
 from pgtasks import settlement
 from pgtasks.alone import Alone
 from pgtasks.board import Board, Entry
+from pgtasks.cleaner import Cleaner
 from pgtasks.client import Client
 from pgtasks.config import DatabaseConfig
 from pgtasks.errors import WorkerFault
@@ -248,6 +249,8 @@ class Crew:
             parts["listener"] = self._listener.run
         if self.client.config.worker.retention.enable and not self.alone:
             parts["pruner"] = self._pruner().run
+        if self.client.config.worker.vacuum.enable and not self.alone and self.plan.pools:
+            parts["cleaner"] = self._cleaner().run
         return parts
 
     def _runner(self, background: anyio.abc.TaskGroup, resources: Any) -> Runner:
@@ -266,6 +269,11 @@ class Crew:
         # One that runs no messages prunes where its tasks' messages are run.
         queues = sorted(self.plan.leases or self.plan.known)
         return Pruner(queues, self.client.config.worker, self.database)
+
+    def _cleaner(self) -> Cleaner:
+        vacuum = self.client.config.worker.vacuum
+        counts = self._settler.counts
+        return Cleaner(sorted(self.plan.leases), vacuum, self.database, counts.total)
 
     def _scheduled(self, runner: Runner) -> list[Scheduler | Alone]:
         shared: dict[str, Any] = {

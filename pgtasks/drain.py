@@ -16,6 +16,7 @@ from pgtasks.config import (
     PeriodicConfig,
     QueueFetchConfig,
     RetentionConfig,
+    VacuumConfig,
     WorkerConfig,
 )
 from pgtasks.database import Database, given, open_database
@@ -185,6 +186,7 @@ class _Drainer:
                     queue_fetch=QueueFetchConfig(empty_delay=LOOK_AGAIN, notify=False),
                     periodic=PeriodicConfig(enable=False),
                     retention=RetentionConfig(enable=False),
+                    vacuum=VacuumConfig(enable=False),
                     install=InstallConfig(enable=False),
                 ),
             ),

@@ -487,6 +487,14 @@ class Store:
         """Return how our tables are doing, those with the most dead rows first."""
         return await self.on.fetch(statement("table_health"))
 
+    async def dead_rows(self, queues: Sequence[str], least: int) -> list[Record]:
+        """Return the queues whose tables are mostly dead rows, and how many those are."""
+        return await self.on.fetch(statement("dead_rows"), queues, least)
+
+    async def vacuum(self, queue: str) -> None:
+        """Let the space of a queue's dead rows be used again; not in a transaction."""
+        await self.on.fetch(_on_queue("vacuum", queue))
+
     async def applied_migrations(self) -> list[int]:
         """Return the numbers of the migrations this database has."""
         return [row[0] for row in await self.on.fetch(statement("applied_migrations"))]
