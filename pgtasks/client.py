@@ -1,18 +1,21 @@
 """Client: a process's way to the database, and the calls that store messages there."""
 
 import asyncio
+import concurrent.futures
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack
-from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any, Self, TypeVar, cast
 
 import anyio
 import anyio.from_thread
-import asyncpg
 import attrs
 
 from pgtasks import layers
+from pgtasks.backlog import MAX_CHARACTERS
+from pgtasks.bulk import Bulk
+from pgtasks.call import Call
 from pgtasks.config import Config, DatabaseConfig
 from pgtasks.connection import (
     CALL_SECONDS,
@@ -22,40 +25,24 @@ from pgtasks.connection import (
     is_transient,
     open_connection,
     open_pool,
-    transaction,
     unreachable,
+    unsure,
 )
 from pgtasks.database import Database, given, open_database
 from pgtasks.errors import DatabaseUnreachable, NotConnectedError
 from pgtasks.layers import Loaded
-from pgtasks.message import Handle, new_id, write_envelope
+from pgtasks.message import Handle, write_envelopes
+from pgtasks.notifier import Notifier
+from pgtasks.parcel import Parcel
+from pgtasks.queue_name import check_queue_name
 from pgtasks.schedules import Schedules
+from pgtasks.sender import Sender
 from pgtasks.store import Executor, Store
 
 T = TypeVar("T")
 
-CHUNK = 1000
-"""Messages a statement of `defer_many`: beyond it the rate no longer rises."""
-
-SLOWEST_BYTES = 1_000_000
-"""Bytes a second, and"""
-SLOWEST_MESSAGES = 2_000
-"""messages a second: a server that stores fewer than that of a large call is given up."""
-
-_NO_DELAY = timedelta(0)
-
-
-@attrs.frozen
-class Call:
-    """What is to be stored: the arguments of one or more calls of one task, and when to run."""
-
-    task: str
-    queue: str
-    args: Sequence[bytes]
-    headers: str | None = None
-    delay: timedelta = _NO_DELAY
-    at: datetime | None = None
-    connection: Executor | None = None
+HEARD_SECONDS = 60.0
+"""The longest that another thread waits for the client's event loop to answer."""
 
 
 @attrs.define(eq=False)
@@ -71,6 +58,8 @@ class Client:
     _owns_database: bool = True
     _pool: Pool | None = attrs.field(default=None, init=False)
     _loop: asyncio.AbstractEventLoop | None = attrs.field(default=None, init=False)
+    _sender: Sender = attrs.field(init=False)
+    """There while it is open."""
     _portal: ExitStack = attrs.field(factory=ExitStack, init=False)
     _known_queues: set[str] = attrs.field(factory=set, init=False)
 
@@ -94,6 +83,10 @@ class Client:
         if self._pool is None:
             raise NotConnectedError("this client is not open; use it in `async with connect():`")
         return self._pool
+
+    @property
+    def _notifies(self) -> bool:
+        return self.config.worker.queue_fetch.notify
 
     @property
     def schedules(self) -> Schedules:
@@ -121,6 +114,7 @@ class Client:
             self._let_go()
             raise
         self._loop = asyncio.get_running_loop()
+        self._sender = Sender(self._pool, self.address, Notifier(self._notifies))
         _open.append(self)
 
     async def close(self) -> None:
@@ -131,9 +125,11 @@ class Client:
         if pool is not None:
             with anyio.CancelScope(shield=True):
                 with anyio.move_on_after(2) as bound:
+                    await self._sender.close()
                     await pool.close()
                 if bound.cancelled_caught:
                     pool.terminate()
+                    self._sender.abandon()
         self._let_go()
 
     def _let_go(self) -> None:
@@ -161,7 +157,7 @@ class Client:
 
     # Sending
 
-    async def send(self, call: Call) -> list[Handle]:
+    async def send(self, call: Call, many_args: Sequence[bytes]) -> list[Handle]:
         """Store the messages of a call, all or none, and return their handles in order.
 
         Raises:
@@ -170,22 +166,65 @@ class Client:
         """
         if call.connection is not None:
             await self._ensure_queue(call.queue, call.connection)
-            return await self._store(call, call.connection)
-        return await self.at_home(lambda: self._on_pool(lambda on: self._store(call, on), call))
+            return await self._store(call, many_args, call.connection)
+        check_queue_name(call.queue)
+        home = self._home()
+        if home is not asyncio.get_running_loop():
+            return await asyncio.wrap_future(self._put_from_elsewhere(call, many_args))
+        return await self._sender.send(Parcel.of(call, many_args))
 
-    def send_sync(self, call: Call) -> list[Handle]:
-        """Store the messages of a call from code without an event loop.
+    async def send_many(self, call: Call, slices: Iterator[Sequence[bytes]]) -> list[Handle]:
+        """Do what `send` does for any number of calls, at least one, encoded as it goes."""
+        first, second = next(slices), next(slices, None)
+        if second is None and sum(map(len, first)) <= MAX_CHARACTERS:
+            return await self.send(call, first)
+        slices = chain([first] if second is None else [first, second], slices)
+        if call.connection is not None:
+            await self._ensure_queue(call.queue, call.connection)
+            return await Bulk(call, slices, self._notifies).store(call.connection)
+        if self._home() is not asyncio.get_running_loop():
+            slices = iter(list(slices))  # what the caller iterates over belongs to its thread
+        return await self.at_home(lambda: self._on_pool(lambda on: self._bulk(call, slices, on)))
+
+    def send_sync(self, call: Call, many_args: Sequence[bytes]) -> list[Handle]:
+        """Do what `send` does, from code without an event loop.
 
         Raises:
             RuntimeError: called on the client's own event loop, which it would block for ever.
         """
+        self._check_elsewhere(call)
+        check_queue_name(call.queue)
+        answer = self._put_from_elsewhere(call, many_args)
+        try:
+            return answer.result(HEARD_SECONDS)
+        except TimeoutError:
+            answer.cancel()
+            raise DatabaseUnreachable(
+                f"the client's event loop did not answer within {HEARD_SECONDS:g} s: something "
+                "blocks it, or it has ended. The message may be stored or not."
+            ) from None
+
+    def send_many_sync(self, call: Call, slices: Iterator[Sequence[bytes]]) -> list[Handle]:
+        """Do what `send_many` does, from code without an event loop; all is encoded already."""
+        home = self._check_elsewhere(call)
+        return asyncio.run_coroutine_threadsafe(self.send_many(call, slices), home).result()
+
+    def _put_from_elsewhere(
+        self, call: Call, many_args: Sequence[bytes]
+    ) -> concurrent.futures.Future[list[Handle]]:
+        answer = concurrent.futures.Future[list[Handle]]()
+        parcel = Parcel.of(call, many_args, answer)
+        self._home().call_soon_threadsafe(self._sender.put, parcel)
+        return answer
+
+    def _check_elsewhere(self, call: Call) -> asyncio.AbstractEventLoop:
         if call.connection is not None:
             raise TypeError("options(connection=...) is for `await ….defer(…)`: the connection "
                             "belongs to an event loop")  # fmt: skip
-        loop = self._home()
-        if _running_loop() is loop:
+        home = self._home()
+        if _running_loop() is home:
             raise RuntimeError("this is the client's event loop: use `await ….defer(…)` here")
-        return asyncio.run_coroutine_threadsafe(self.send(call), loop).result()
+        return home
 
     async def at_home(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run `work` on the event loop the client was opened on, from whichever loop this is."""
@@ -214,46 +253,29 @@ class Client:
             raise NotConnectedError("this client is not open; use it in `async with connect():`")
         return self._loop
 
-    async def _on_pool(self, use: Callable[[Executor], Awaitable[T]], call: Call) -> T:
-        config = self.config.database
+    async def _on_pool(self, use: Callable[[Connection], Awaitable[T]]) -> T:
+        seconds = self.config.database.acquire_timeout.total_seconds()
         try:
-            async with self.pool.acquire(timeout=config.acquire_timeout.total_seconds()) as on:
-                connection, seconds = cast("Connection", on), _patience_seconds(call)
-                try:
-                    return await bounded(connection, use, seconds=seconds)
-                except asyncpg.UndefinedTableError:
-                    await bounded(connection, lambda on: self._create_queue(call.queue, on))
-                    return await bounded(connection, use, seconds=seconds)
+            async with self.pool.acquire(timeout=seconds) as on:
+                return await bounded(cast("Connection", on), use, seconds=None)
         except Exception as error:
             if not is_transient(error):
                 raise
-            raise self._unsure(error) from error
+            raise unsure(self.address, error) from error
 
-    def _unsure(self, error: Exception) -> DatabaseUnreachable:
-        if isinstance(error, DatabaseUnreachable):
-            return error
-        return DatabaseUnreachable(
-            f"{unreachable(self.address, error)}\n"
-            "The connection failed while messages were being stored: unless it failed before they "
-            "were sent, they may be there. Deferring again may store them twice."
-        )
+    async def _bulk(
+        self, call: Call, slices: Iterator[Sequence[bytes]], on: Connection
+    ) -> list[Handle]:
+        with anyio.fail_after(CALL_SECONDS) as patience:
+            if not await Store(on).queue_exists(call.queue):
+                await self._create_queue(call.queue, on)
+            return await Bulk(call, slices, self._notifies, patience).store(on)
 
-    async def _store(self, call: Call, on: Executor) -> list[Handle]:
-        ids = [new_id() for _ in call.args]
-        bodies = [
-            write_envelope(id_, call.task, args) for id_, args in zip(ids, call.args, strict=True)
-        ]
-        store = Store(on)
-        notify = self.config.worker.queue_fetch.notify
-        if len(bodies) == 1:
-            stored = [
-                await store.send(
-                    call.queue, bodies[0], call.headers, call.delay, call.at, notify=notify
-                )
-            ]
-        else:
-            stored = await _store_many(store, call, bodies, notify=notify)
-        return [Handle(id_, call.queue, row) for id_, row in zip(ids, stored, strict=True)]
+    async def _store(self, call: Call, many_args: Sequence[bytes], on: Executor) -> list[Handle]:
+        """Store the messages of a call in one statement on the caller's connection."""
+        ids, bodies = write_envelopes(call.task, many_args)
+        numbers = await call.store(Store(on), bodies, notify=self._notifies)
+        return [Handle(id_, call.queue, row) for id_, row in zip(ids, numbers, strict=True)]
 
     # A statement that fails would end the caller's transaction, so that a queue has to be there
     # before it is used on the caller's connection. It is created on a connection of its own: all
@@ -290,25 +312,6 @@ class _AtHome(Executor):
 
     async def _run(self, use: Callable[[Executor], Awaitable[T]]) -> T:
         return await self.client.at_home(lambda: self.client.query(use))
-
-
-async def _store_many(
-    store: Store, call: Call, bodies: Sequence[str], *, notify: bool
-) -> list[int]:
-    stored: list[int] = []
-    async with transaction(cast("Connection", store.on)):
-        for start in range(0, len(bodies), CHUNK):
-            chunk = bodies[start : start + CHUNK]
-            stored += await store.send_many(call.queue, chunk, call.headers, call.delay, call.at)
-        if notify and bodies:
-            await store.notify(call.queue)
-    return stored
-
-
-def _patience_seconds(call: Call) -> float:
-    """How long storing a call's messages may take: what is large may take longer."""
-    size = sum(map(len, call.args))
-    return CALL_SECONDS + size / SLOWEST_BYTES + len(call.args) / SLOWEST_MESSAGES
 
 
 def connect(url: str | None = None, config: Config | None = None) -> Client:

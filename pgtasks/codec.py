@@ -1,7 +1,7 @@
 """Codec: the values of one annotation to JSON and back, so that what arrives is what was sent."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final, Self
 
@@ -20,7 +20,9 @@ MAX_TEXT: Final = 65_536
 """How many characters of a text `sanitize` keeps unless told otherwise."""
 
 _write: Final = msgspec.json.Encoder().encode
+_write_lines: Final = msgspec.json.Encoder().encode_lines
 _SCALARS: Final = frozenset({int, float, bool, type(None)})
+_LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _EXPONENT: Final = re.compile(rb"[0-9]e[0-9]")
 _STRING_OR_EXPONENT: Final = re.compile(
@@ -37,6 +39,9 @@ _KEYS: Final = (
     shape.LiteralType, shape.UUIDType, shape.DateType, shape.DateTimeType, shape.TimeType,
     shape.TimeDeltaType, shape.DecimalType, shape.BytesType, shape.UnionType,
 )  # fmt: skip
+_FAITHFUL: Final[Mapping[type[shape.Type], type]] = {
+    shape.IntType: int, shape.StrType: str, shape.BoolType: bool, shape.NoneType: type(None),
+}  # fmt: skip
 _MODELS: Final = (shape.StructType, shape.DataclassType, shape.TypedDictType)
 
 
@@ -54,6 +59,8 @@ class Codec:
     _exact: bool
     _widens: bool
     _read: Callable[[bytes | msgspec.Raw], Any]
+    _faithful: frozenset[type]
+    """Types whose values need no look at what would arrive of them."""
 
     @classmethod
     def of(cls, annotation: Any, label: str) -> Self:
@@ -77,6 +84,7 @@ class Codec:
             exact=any(isinstance(part, shape.AnyType) for part in parts),
             widens=any(_takes_int_and_float(part) for part in parts),
             read=read,
+            faithful=_faithful(form),
         )
 
     def encode(self, value: Any, label: str) -> bytes:
@@ -98,6 +106,10 @@ class Codec:
             raw = _STRING_OR_EXPONENT.sub(_widened, raw)
         self._check_arrival(raw, value, label)
         return raw
+
+    def is_faithful(self, values: Iterable[Any]) -> bool:
+        """Tell, by their types alone, whether all values arrive as they are once written."""
+        return self._faithful.issuperset(map(type, values))
 
     def decode(self, raw: bytes | msgspec.Raw, label: str) -> Any:
         """Return the value of a JSON text.
@@ -158,6 +170,17 @@ def write_array(items: Iterable[bytes]) -> bytes:
 def write_object(members: Iterable[bytes]) -> bytes:
     """Return an object of members, each a key from `write_key` and its value."""
     return b"{" + b",".join(members) + b"}"
+
+
+def write_objects(objects: Sequence[Mapping[str, Any]]) -> list[bytes] | None:
+    """Return the JSON of each of many plain objects; None when one cannot be stored."""
+    try:
+        raw = _write_lines(objects)
+    except Exception:  # noqa: BLE001 - which one it is, and why, is found out elsewhere
+        return None
+    lines = raw.split(b"\n")[:-1]
+    too_long = len(raw) > MAX_BYTES and max(map(len, lines)) > MAX_BYTES
+    return None if too_long or b"\\u0000" in raw or _LONG_NUMBER.search(raw) else lines
 
 
 def write_key(name: object, label: str) -> bytes:
@@ -241,6 +264,17 @@ def _is_model(form: shape.Type) -> bool:
         inner = [part for part in form.types if not isinstance(part, shape.NoneType)]
         return len(inner) == 1 and isinstance(inner[0], _MODELS)
     return isinstance(form, _MODELS)
+
+
+def _faithful(form: shape.Type) -> frozenset[type]:
+    """The types whose values this annotation takes and gives back, unless they are unwritable."""
+    parts = form.types if isinstance(form, shape.UnionType) else (form,)
+    if any(isinstance(part, shape.AnyType) for part in parts):
+        return frozenset(_FAITHFUL.values())
+    # With limits, such as `Meta(ge=0)`, or another type in the union, each value is looked at.
+    if not all(type(part) in _FAITHFUL and part == type(part)() for part in parts):
+        return frozenset()
+    return frozenset(_FAITHFUL[type(part)] for part in parts)
 
 
 def _takes_int_and_float(part: shape.Type) -> bool:

@@ -1,5 +1,6 @@
 """Connections to Postgres: how they are opened, when they are given up, what an error means."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
@@ -26,6 +27,11 @@ T = TypeVar("T")
 
 CALL_SECONDS = 5.0
 """The longest any of our own statements may take before its connection is given up."""
+
+SLOWEST_BYTES = 1_000_000
+"""Bytes a second, and"""
+SLOWEST_MESSAGES = 2_000
+"""messages a second: a server that stores fewer than that of a large call is given up."""
 
 WORKER_SETTINGS: Mapping[str, str] = {
     # A lost claim or completion only means that the message runs again after a crash of the
@@ -153,9 +159,9 @@ async def bounded(
     connection: Connection,
     use: Callable[[Connection], Awaitable[T]],
     *,
-    seconds: float = CALL_SECONDS,
+    seconds: float | None = CALL_SECONDS,
 ) -> T:
-    """Return what `use` returns for a connection, within `seconds`.
+    """Return what `use` returns for a connection, within `seconds`; None: it bounds itself.
 
     A call that fails for a reason other than SQL ends the connection at once: over a network that
     swallows packets, asyncpg's own way to cancel a call, or to give the connection back to its
@@ -165,13 +171,39 @@ async def bounded(
         TimeoutError: the call took too long.
         asyncpg.PostgresError: the server refused.
     """
+    loop, is_late = asyncio.get_running_loop(), False
+
+    def give_up() -> None:
+        nonlocal is_late
+        is_late = True
+        connection.terminate()
+
+    # A cancel scope around each statement costs as much as half of the statement itself.
+    timer = None if seconds is None else loop.call_later(seconds, give_up)
     try:
-        with anyio.fail_after(seconds):
-            return await use(connection)
+        return await use(connection)
     except BaseException as error:
         if not isinstance(error, asyncpg.PostgresError):
             connection.terminate()
+        if is_late and isinstance(error, FAILURES):
+            raise TimeoutError from error
         raise
+    finally:
+        if timer is not None:
+            timer.cancel()
+
+
+def is_closed(connection: Connection) -> bool:
+    """Tell whether a connection is closed, also when its pool has taken it back for that."""
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True
+
+
+def storing_seconds(messages: int, size: int) -> float:
+    """Return how long storing messages may take: what is large may take longer."""
+    return CALL_SECONDS + size / SLOWEST_BYTES + messages / SLOWEST_MESSAGES
 
 
 @asynccontextmanager
@@ -210,6 +242,19 @@ def unreachable(database: DatabaseConfig, error: BaseException) -> DatabaseUnrea
         "Check database.url (or PGTASKS_DATABASE_URL, DATABASE_URL), that the server runs and "
         "accepts this role; `pgtasks config show` says where the address comes from."
     )
+
+
+def unsure(database: DatabaseConfig, error: BaseException) -> DatabaseUnreachable:
+    """Return the error of a connection that failed while messages were being stored on it."""
+    if isinstance(error, DatabaseUnreachable):
+        return error
+    made = DatabaseUnreachable(
+        f"{unreachable(database, error)}\n"
+        "The connection failed while messages were being stored: unless it failed before they "
+        "were sent, they may be there. Deferring again may store them twice."
+    )
+    made.__cause__ = error
+    return made
 
 
 @attrs.define

@@ -1,12 +1,13 @@
 """Options: what is said of single messages, beside what their task says of all of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 import attrs
 
-from pgtasks.client import Call, current_client
+from pgtasks.call import Call
+from pgtasks.client import current_client
 from pgtasks.config import Ending
 from pgtasks.duration import parse_duration
 from pgtasks.errors import ArgumentError
@@ -62,13 +63,12 @@ class Options:
             overrides={**self.overrides, **_overrides(said)},
         )
 
-    def call(self, task: str, queue: str | None, encoded: Sequence[bytes]) -> Call:
-        """Return the call that stores these messages of a task, by default in its queue."""
+    def call(self, task: str, queue: str | None) -> Call:
+        """Return what is stored of calls of a task, by default in its queue."""
         state = write_state({"options": dict(self.overrides)}) if self.overrides else None
         return Call(
             task=task,
             queue=self.queue or queue or current_client().config.task.queue,
-            args=encoded,
             headers=None if state is None else f'{{"pgtasks":{state}}}',
             delay=self.delay,
             at=self.at,

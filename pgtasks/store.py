@@ -136,14 +136,36 @@ class Store:
         headers: str | None,
         delay: timedelta,
         at: datetime | None,
+        *,
+        notify: bool = False,
     ) -> list[int]:
-        """Store many messages and return their ids in order."""
-        rows = await self.on.fetch(_on_queue("send_many", queue), bodies, headers, delay, at)
-        return [row[0] for row in rows]
+        """Store many messages of one call and return their ids in order."""
+        text, told = _on_queue("send_many", queue), queue if notify else None
+        ids: list[int] = await self.on.fetchval(text, bodies, headers, delay, at, told)
+        return ids
+
+    async def send_batch(
+        self,
+        queue: str,
+        bodies: Sequence[str],
+        headers: Sequence[str | None],
+        delays: Sequence[timedelta],
+        moments: Sequence[datetime | None],
+        *,
+        notify: bool,
+    ) -> list[int]:
+        """Store messages of several calls and return their ids in order."""
+        text, told = _on_queue("send_batch", queue), queue if notify else None
+        ids: list[int] = await self.on.fetchval(text, bodies, headers, delays, moments, told)
+        return ids
 
     async def notify(self, queue: str) -> None:
         """Tell listening workers to look at a queue."""
         await self.on.fetchval(statement("notify"), queue)
+
+    async def notify_after(self, queues: Sequence[str]) -> None:
+        """Tell listening workers to look at queues, after the commit of what they will find."""
+        await self.on.fetch(statement("notify_after"), queues)
 
     # Leases
 

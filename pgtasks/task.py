@@ -1,12 +1,15 @@
 """Task: a function that can be deferred."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import chain, islice
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import attrs
 
-from pgtasks.client import Call, current_client
+from pgtasks.bulk import SLICE
+from pgtasks.call import Call
+from pgtasks.client import current_client
 from pgtasks.codec import encode_plain
 from pgtasks.config import Ending
 from pgtasks.context import current_message
@@ -77,7 +80,8 @@ class Task(Generic[P, R]):
         Example:
             `handle = await send_welcome.defer(42, locale="de")`
         """
-        [handle] = await current_client().send(self._call([self._encoded(args, kwargs)]))
+        encoded = self.signature.encode(args, kwargs)
+        [handle] = await current_client().send(self._call(), [encoded])
         return handle
 
     async def defer_many(self, calls: Iterable[Sequence[Any] | Mapping[str, Any]]) -> list[Handle]:
@@ -92,8 +96,10 @@ class Task(Generic[P, R]):
         Example:
             `await send_welcome.defer_many([(1,), (2,), {"user_id": 3, "locale": "de"}])`
         """
-        encoded = self._encoded_many(calls)
-        return await current_client().send(self._call(encoded)) if encoded else []
+        slices = self._encoded_slices(calls)
+        if (first := next(slices, None)) is None:
+            return []
+        return await current_client().send_many(self._call(), chain([first], slices))
 
     def defer_sync(self, /, *args: P.args, **kwargs: P.kwargs) -> Handle:
         """Do what `defer` does, from code without an event loop.
@@ -101,13 +107,14 @@ class Task(Generic[P, R]):
         Raises:
             RuntimeError: called on the event loop of the client; use `await ….defer()` there.
         """
-        [handle] = current_client().send_sync(self._call([self._encoded(args, kwargs)]))
+        encoded = self.signature.encode(args, kwargs)
+        [handle] = current_client().send_sync(self._call(), [encoded])
         return handle
 
     def defer_many_sync(self, calls: Iterable[Sequence[Any] | Mapping[str, Any]]) -> list[Handle]:
         """Do what `defer_many` does, from code without an event loop."""
-        encoded = self._encoded_many(calls)
-        return current_client().send_sync(self._call(encoded)) if encoded else []
+        slices = list(self._encoded_slices(calls))
+        return current_client().send_many_sync(self._call(), iter(slices)) if slices else []
 
     def options(
         self,
@@ -175,12 +182,20 @@ class Task(Generic[P, R]):
         queue = schedule.queue or self._options.queue or self.settings.queue
         return await client.schedules.set(declared, queue or client.config.task.queue)
 
-    def _encoded(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
-        return self.signature.encode(tuple(args), dict(kwargs))
+    def _encoded_slices(
+        self, calls: Iterable[Sequence[Any] | Mapping[str, Any]]
+    ) -> Iterator[list[bytes]]:
+        rest, place = iter(calls), 0
+        while part := list(islice(rest, SLICE)):
+            alike = self.signature.encode_alike(part)
+            yield self._encoded_each(part, place) if alike is None else alike
+            place += len(part)
 
-    def _encoded_many(self, calls: Iterable[Sequence[Any] | Mapping[str, Any]]) -> list[bytes]:
+    def _encoded_each(
+        self, calls: Sequence[Sequence[Any] | Mapping[str, Any]], first_place: int
+    ) -> list[bytes]:
         encoded = []
-        for place, call in enumerate(calls):
+        for place, call in enumerate(calls, first_place):
             try:
                 encoded.append(self._encoded_call(call))
             except ArgumentError as error:
@@ -197,8 +212,8 @@ class Task(Generic[P, R]):
             f"not {type(call).__name__}: write ({call!r:.40},)"
         )
 
-    def _call(self, encoded: Sequence[bytes]) -> Call:
-        return self._options.call(self.name, self.settings.queue, encoded)
+    def _call(self) -> Call:
+        return self._options.call(self.name, self.settings.queue)
 
 
 def declared_call(
@@ -234,12 +249,12 @@ class NamedTask:
     async def defer(self, /, *args: Any, **kwargs: Any) -> Handle:
         """Store a message; positional arguments become an array, named ones an object."""
         encoded = encode_plain(args, kwargs)
-        [handle] = await current_client().send(self._call(encoded))
+        [handle] = await current_client().send(self._call(), [encoded])
         return handle
 
     def defer_sync(self, /, *args: Any, **kwargs: Any) -> Handle:
         """Do what `defer` does, from code without an event loop."""
-        [handle] = current_client().send_sync(self._call(encode_plain(args, kwargs)))
+        [handle] = current_client().send_sync(self._call(), [encode_plain(args, kwargs)])
         return handle
 
     async def schedule(self, schedule: Schedule, /, *args: Any, **kwargs: Any) -> StoredSchedule:
@@ -261,5 +276,5 @@ class NamedTask:
         changed = self._options.changed(queue=queue, delay=delay, at=at, connection=connection)
         return attrs.evolve(self, options=changed)
 
-    def _call(self, encoded: bytes) -> Call:
-        return self._options.call(self.name, self.queue, [encoded])
+    def _call(self) -> Call:
+        return self._options.call(self.name, self.queue)

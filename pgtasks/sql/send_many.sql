@@ -1,7 +1,12 @@
 -- Put many messages ($1) under the same headers ($2) into the queue, in their order, due after
--- the delay $3 or at the moment $4; their ids come back in that order.
-INSERT INTO {q} (vt, message, headers)
-SELECT coalesce($4::timestamptz, clock_timestamp() + $3::interval), body::jsonb, $2::jsonb
-FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY AS batch (body, place)
-ORDER BY place
-RETURNING msg_id
+-- the delay $3 or at the moment $4, and tell listening workers when $5 names a channel payload;
+-- their ids come back in that order, as one array.
+WITH sent AS (
+    INSERT INTO {q} (vt, message, headers)
+    SELECT coalesce($4::timestamptz, clock_timestamp() + $3::interval), body::jsonb, $2::jsonb
+    FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY AS batch (body, place)
+    ORDER BY place
+    RETURNING msg_id
+)
+SELECT ARRAY(SELECT msg_id FROM sent),
+    CASE WHEN $5::text IS NOT NULL THEN pg_notify('pgtasks', $5) END

@@ -1,6 +1,8 @@
 """A leased row: its envelope, what is remembered of its past runs, and new ids."""
 
+import copy
 import json
+import pickle
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +22,7 @@ from pgtasks.message import (
     read_envelope,
     read_state,
     write_envelope,
+    write_envelopes,
     write_state,
 )
 
@@ -47,6 +50,16 @@ def test_an_envelope_is_read_as_it_was_written(task: str, args: Any):
     read = read_envelope(write_envelope(ID, task, json.dumps(args).encode()))
     assert (read.metadata.id, read.metadata.worker_name) == (ID, task)
     assert json.loads(bytes(read.args)) == args
+
+
+def test_envelopes_of_many_are_those_of_each():
+    ids, bodies = write_envelopes("app.send", [b'{"n":%d}' % n for n in range(100)])
+    assert len(set(ids)) == 100
+    for number, (made, body) in enumerate(zip(ids, bodies, strict=True)):
+        assert body == write_envelope(made, "app.send", b'{"n":%d}' % number)
+        same = UUID(str(made))
+        assert (made, hash(made), made.is_safe, made.version) == (same, hash(same), same.is_safe, 7)
+        assert pickle.loads(pickle.dumps(made)) == copy.deepcopy(made) == same
 
 
 def test_an_envelope_has_the_form_that_other_clients_know():

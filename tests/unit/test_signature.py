@@ -90,7 +90,12 @@ def stored(raw: bytes) -> str:
 
 unhurried = settings(deadline=None)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([2**63, -(2**64), 10**4299])
+    | st.floats()
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=20,
 )
@@ -225,6 +230,46 @@ def test_every_call_arrives_as_the_same_call(data: st.DataObject) -> None:
         return
     args, kwargs = signature.decode(stored(signature.encode(args, kwargs)))
     assert fn(*args, **kwargs) == expected
+
+
+anything = (
+    st.none() | st.booleans() | st.integers() | st.sampled_from([2**63, -(2**64), 10**4299])
+    | st.floats() | st.text() | st.just("a\0")
+    | st.text(alphabet='\ud800\n\u2028"\\') | st.lists(st.integers(), max_size=2)
+)  # fmt: skip
+
+
+@unhurried
+@given(st.lists(st.tuples(anything, anything) | st.tuples(anything), min_size=1, max_size=6))
+def test_many_calls_are_encoded_as_each_alone(calls: list[tuple[Any, ...]]) -> None:
+    def plain(a: int, b: str | None = None) -> None: ...
+    def limited(a: Annotated[int, msgspec.Meta(ge=0)], b: bool = False) -> None: ...
+    def open_(a: Any, b: float = 0) -> None: ...
+
+    for fn in (plain, limited, open_):
+        signature = Signature.of(fn)
+        together = signature.encode_alike(calls)
+        if together is not None:
+            assert together == [signature.encode(call, {}) for call in calls]
+
+
+def test_calls_that_are_alike_are_encoded_together() -> None:
+    def plain(a: int, b: str | None = None, *, c: int = 0) -> None: ...
+
+    def counted(first: int, /) -> None: ...
+
+    def required(a: int, *, c: int) -> None: ...
+
+    signature = Signature.of(plain)
+    assert signature.encode_alike([(1, "x\n"), (2, None)]) == [
+        b'{"a":1,"b":"x\\n"}', b'{"a":2,"b":null}',
+    ]  # fmt: skip
+    assert Signature.of(lambda: None).encode_alike([(), ()]) == [b"{}", b"{}"]
+    for calls in ([(1,), (1, "x")], [[1]], [{"a": 1}], [(True,)], [()], [(1, "x", 3)], ["a"],
+                  [(2**64,)], [(1, "x" * 1_000_001)], [(1, "\0")], [(1, "\ud800")]):  # fmt: skip
+        assert signature.encode_alike(calls) is None
+    assert Signature.of(counted).encode_alike([(1,)]) is None
+    assert Signature.of(required).encode_alike([(1,)]) is None
 
 
 def test_names_that_cannot_be_stored() -> None:
