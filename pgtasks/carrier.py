@@ -67,6 +67,11 @@ class Carrier:
         """Whether it has a connection and nothing to do."""
         return self._bell is not None and not self.is_coming and not self._is_lent
 
+    @property
+    def can_lend(self) -> bool:
+        """Whether a message that is alone can be stored on its connection."""
+        return self.is_free and not is_closed(self._on)
+
     async def run(self) -> None:
         """Store what waits, and end when nothing does."""
         while self._backlog:

@@ -38,7 +38,7 @@ class Sender:
         """Store a parcel, and return the handles of its messages."""
         if not self._backlog:
             for carrier in self._carriers:
-                if carrier.is_free:
+                if carrier.can_lend:
                     return await carrier.store_alone(parcel)
         answer: asyncio.Future[list[Handle]] = asyncio.get_running_loop().create_future()
         parcel.answer = answer
