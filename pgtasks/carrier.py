@@ -17,6 +17,7 @@ from pgtasks.connection import (
     Pool,
     bounded,
     is_closed,
+    is_refusal,
     is_transient,
     storing_seconds,
     unreachable,
@@ -125,7 +126,8 @@ class Carrier:
         self.wake()
 
     def _reason(self, error: Exception) -> Callable[[], BaseException]:
-        return lambda: unreachable(self._database, error)
+        say = unsure if is_refusal(error) else unreachable
+        return lambda: say(self._database, error)
 
     async def _serve(self, on: Connection) -> None:
         """Store and tell on a connection until it is needed elsewhere, or broken."""

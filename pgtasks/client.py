@@ -22,6 +22,7 @@ from pgtasks.connection import (
     Connection,
     Pool,
     bounded,
+    is_refusal,
     is_transient,
     open_connection,
     open_pool,
@@ -29,7 +30,7 @@ from pgtasks.connection import (
     unsure,
 )
 from pgtasks.database import Database, given, open_database
-from pgtasks.errors import DatabaseUnreachable, NotConnectedError
+from pgtasks.errors import DatabaseError, DatabaseUnreachable, NotConnectedError
 from pgtasks.layers import Loaded
 from pgtasks.message import Handle, write_envelopes
 from pgtasks.notifier import Notifier
@@ -163,6 +164,8 @@ class Client:
         Raises:
             DatabaseUnreachable: the database was not reached, or did not say whether it stored
                 them: then they may be there or not.
+            DatabaseError: it refused them, for want of space or connections, or because it is
+                read-only; nothing was stored.
         """
         if call.connection is not None:
             await self._ensure_queue(call.queue, call.connection)
@@ -246,6 +249,8 @@ class Client:
         except Exception as error:
             if not is_transient(error):
                 raise
+            if is_refusal(error):
+                raise DatabaseError(f"the database refuses for now: {error}") from error
             raise unreachable(self.address, error) from error
 
     def _home(self) -> asyncio.AbstractEventLoop:

@@ -91,6 +91,14 @@ def is_transient(error: BaseException) -> bool:
     )
 
 
+def is_refusal(error: BaseException) -> bool:
+    """Tell whether the server itself refused what it may do later: then nothing of it happened."""
+    if not isinstance(error, asyncpg.PostgresError) or not is_transient(error):
+        return False
+    code = error.sqlstate or ""
+    return code[:2] not in {"08", "57", "58"} or code == "57014"
+
+
 async def open_connection(
     database: DatabaseConfig,
     purpose: str,
@@ -244,14 +252,21 @@ def unreachable(database: DatabaseConfig, error: BaseException) -> DatabaseUnrea
     )
 
 
-def unsure(database: DatabaseConfig, error: BaseException) -> DatabaseUnreachable:
-    """Return the error of a connection that failed while messages were being stored on it."""
+def unsure(database: DatabaseConfig, error: BaseException) -> DatabaseError:
+    """Return the error of what failed while messages were being stored; says if they may be."""
     if isinstance(error, DatabaseUnreachable):
         return error
-    made = DatabaseUnreachable(
-        f"{unreachable(database, error)}\n"
-        "The connection failed while messages were being stored: unless it failed before they "
-        "were sent, they may be there. Deferring again may store them twice."
+    made = (
+        DatabaseError(
+            f"the database takes no messages now: {error}\n"
+            "Nothing was stored; defer again when that is mended."
+        )
+        if is_refusal(error)
+        else DatabaseUnreachable(
+            f"{unreachable(database, error)}\n"
+            "The connection failed while messages were being stored: unless it failed before they "
+            "were sent, they may be there. Deferring again may store them twice."
+        )
     )
     made.__cause__ = error
     return made

@@ -55,10 +55,16 @@ class OwnServer:
         """The address of the latest database; it stays the same over restarts."""
         return with_database(self._server.url, self._database)
 
-    def create_database(self) -> None:
-        """Create an empty database, to be used from now on."""
+    @property
+    def account(self) -> tuple[int, int]:
+        """The user and the group that it runs as."""
+        owner = self._server.data_folder.stat()
+        return owner.st_uid, owner.st_gid
+
+    def create_database(self, more: str = "") -> None:
+        """Create an empty database, to be used from now on; `more` is said of it in SQL."""
         self._database = f"test_{uuid4().hex[:12]}"
-        run_statement(self._server.url, f'CREATE DATABASE "{self._database}"')
+        run_statement(self._server.url, f'CREATE DATABASE "{self._database}" {more}')
 
     def stop(self, mode: Literal["fast", "immediate"]) -> None:
         """Stop it and return when it is gone; `immediate` is as if its machine had lost power."""
