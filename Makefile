@@ -21,7 +21,7 @@ bench: .venv/.ok  ## The benchmarks; see docs/performance.md
 SECONDS ?= 600
 chaos: .venv/.ok  ## Workers killed, frozen and cut off for minutes; see docs/reliability.md
 	@PYTHONPATH=tests $(BIN)/python -m chaos $(FAULTS) --seconds $(SECONDS) \
-		$(if $(SEED),--seed $(SEED)) $(if $(WRITE),--write docs/reliability.md)
+		$(if $(SEED),--seed $(SEED)) $(if $(FAULTS),,--messages 10000) $(if $(WRITE),--write docs/reliability.md)
 
 mutations: .venv/.ok  ## Take out one guard after the other; a test has to fail for each
 	@PYTHONPATH=tests $(BIN)/python -m mutations $(GUARDS)

@@ -5,6 +5,7 @@ Every second it says how the worker is.
 """
 
 import asyncio
+import math
 import os
 import signal
 import socket
@@ -49,10 +50,13 @@ LAST_SECONDS = 0.4
 SAME_SIGNAL_SECONDS = 0.2
 """Signals that follow so closely are one."""
 QUARANTINES = 2
+STARTS = 3
+"""How often a child for suspects is started that dies before it is ready."""
 HOLD_SECONDS = 0.5
 """How often the leases of suspects that wait for a child are extended."""
-LONG_ENOUGH_SECONDS = 10.0
-"""A child that lived so long was not failing from the start."""
+LONG_ENOUGH_SECONDS = 1.0
+"""A child that worked so long was not failing from the start: the next one need not wait. What
+kills every few seconds would else have all of them wait for longer and longer."""
 
 
 @attrs.define(eq=False)
@@ -62,8 +66,7 @@ class _Child:
     link: socket.socket
     trial: Trial | None = None
     """The suspects that it runs, instead of fetching any messages."""
-    started_at: float = attrs.field(factory=monotonic)
-    is_ready: bool = False
+    ready_at: float = math.inf
     error: str | None = None
     is_usage: bool = False
     """Its error is one of the settings."""
@@ -72,6 +75,10 @@ class _Child:
     heard_out: anyio.Event = attrs.field(factory=anyio.Event)
     is_ending: bool = False
     """It said that it ends on purpose."""
+
+    @property
+    def is_ready(self) -> bool:
+        return self.ready_at < math.inf
 
     def tell(self, what: str, **more: str) -> None:
         with suppress(OSError):
@@ -241,7 +248,7 @@ class Supervisor:
                 self._fail(child.error, is_usage=child.is_usage)
                 return
             self._note_death(child, code)
-            if monotonic() - child.started_at > LONG_ENOUGH_SECONDS:
+            if monotonic() - child.ready_at > LONG_ENOUGH_SECONDS:
                 backoff.reset()
             with anyio.move_on_after(backoff.next_seconds()):
                 await self._stopping.wait()
@@ -320,7 +327,7 @@ class Supervisor:
             while line := await reader.readline():
                 match read_line(line):
                     case {"is": "ready"}:
-                        child.is_ready = True
+                        child.ready_at = monotonic()
                         if child.trial is not None:  # it extends them from now on
                             self._suspects.difference_update(child.trial.entries)
                     case {"is": "ending"}:
@@ -437,7 +444,10 @@ class Supervisor:
         else:
             event = "running suspects together" if trial.is_together else "running suspects alone"
             log.warning(event, messages=len(trial.entries))
-            _, _, suspects = await self._run_child(seat, trial)
+            for _ in range(STARTS):
+                child, _, suspects = await self._run_child(seat, trial)
+                if child.is_ready or child.error is not None or self._stopping.is_set():
+                    break  # else it was killed before it had begun, and has proven nothing
         self._suspects.difference_update(trial.entries)
         self._suspects.update(suspects)
         return trial.then(suspects)

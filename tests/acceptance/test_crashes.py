@@ -96,6 +96,24 @@ async def test_what_ran_in_killed_children_begins_again_at_once(
         assert max(start.at for start in again if start.pid == pid) < min(ends), "one by one"
 
 
+async def test_a_child_for_suspects_that_is_killed_before_it_begins_is_started_again(
+    start_worker: StartWorker, client: Client, tables: Tables, history: History, checker: Checker
+) -> None:
+    """Its messages would else wait for the end of their lease."""
+    worker = start_worker(
+        "--concurrency", "2", environ={"PGTASKS__TASK__LEASE": "60s"}
+    ).wait_until_ready()
+    [child] = worker.children()
+    history.accepted("m", await slow.defer("m", 1.0))
+    history.wait_until_started(1)
+
+    worker.signal_child(child)
+    for new in eventually(lambda: _two(worker.children())):  # the other takes the dead one's seat
+        worker.signal_child(new)
+
+    await checker.check(within_seconds=20, lease_seconds=60)
+
+
 async def test_killed_worker_loses_nothing(
     start_worker: StartWorker, client: Client, tables: Tables, history: History, checker: Checker
 ) -> None:

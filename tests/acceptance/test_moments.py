@@ -2,19 +2,18 @@
 
 import asyncio
 import os
-import re
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
-import attrs
 import pytest
 from acceptance.checker import Checker
 from acceptance.conftest import StartWorker
 from acceptance.evidence import CREATE_EFFECTS
 from acceptance.history import History
-from acceptance.proxy import Link, Proxy
+from acceptance.proxy import Proxy
 from acceptance.tables import Tables
 from acceptance.tasks_under_test import fails_at_first, quick, slow_at_first, takes_effect
+from acceptance.trap import STATEMENTS, Trap
 from acceptance.worker_process import WorkerProcess
 from eventually import eventually_async
 
@@ -22,13 +21,6 @@ from pgtasks import Client
 
 ROUNDS = 25 if "PGTASKS_TEST_LONG" in os.environ else 1
 """How often each moment is met."""
-STATEMENTS = {
-    "claim": b"-- Claim up to",
-    "archive": b"by moving their messages",
-    "complete": b"by deleting their messages",
-    "retry": b"by making their messages due",
-    "commit": b"COMMIT",
-}
 LEASE_SECONDS = 3.0
 LATE_SECONDS = 3.0
 
@@ -49,33 +41,6 @@ async def ready_behind(start_worker: StartWorker, proxy: Proxy, **environ: str) 
     settings = {"PGTASKS_DATABASE_URL": proxy.url, **environ}
     worker = start_worker("--concurrency", "4", environ=settings)
     return await asyncio.to_thread(worker.wait_until_ready)
-
-
-@attrs.define(eq=False)
-class Trap:
-    """Holds the connection on which a statement passes, before it arrives or when it is done."""
-
-    statement: bytes
-    is_done: bool
-    caught: asyncio.Event = attrs.field(factory=asyncio.Event)
-    _seen: dict[Link, int] = attrs.field(factory=dict)
-
-    def set(self, links: Iterable[Link]) -> None:
-        """Note what has passed already."""
-        self._seen = {link: self._count(link) for link in links}
-
-    def holds(self, link: Link, is_answer: bool) -> bool:
-        """Tell whether nothing more may pass."""
-        is_sent = self._count(link) > self._seen.get(link, 0)
-        if is_sent and is_answer is self.is_done:
-            self.caught.set()
-        return is_sent and is_answer is self.is_done
-
-    def _count(self, link: Link) -> int:
-        """How often it was sent: the text comes once, and then only the name of what it became."""
-        text = re.escape(self.statement)
-        named = re.search(rb"(__asyncpg_stmt_[0-9a-f]+__)\0[^\0]*" + text, link.asked)
-        return link.asked.count(self.statement if named is None else named[1])
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from chaos.case import Row, run_case
 from chaos.catalogue import FAULTS
 from chaos.fault import Fault
 from chaos.report import put_between_markers, to_markdown
+from chaos.throughput import throughput_row
 
 from benchmarks import machine
 
@@ -39,6 +40,8 @@ def main(argv: Sequence[str]) -> int:
     print(f"seed {seed}", flush=True)
     with OwnServer() as server:
         rows = asyncio.run(_run_all(server, asked.faults or list(FAULTS), seed, asked.seconds))
+        if asked.messages:
+            rows.append(asyncio.run(throughput_row(server, asked.messages)))
         facts = asyncio.run(machine.facts(server.url)) if asked.write else {}
     text = to_markdown({**facts, "seed": str(seed)}, rows)
     print(text)
@@ -85,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     add("faults", nargs="*", choices=(*FAULTS, []), metavar="FAULT", help=", ".join(FAULTS))
     add("--seconds", type=float, default=600.0, help="for how long (600)")
     add("--seed", type=int, help="to repeat a run")
+    add("--messages", type=int, default=0, metavar="N", help="measure the throughput left, too")
     add("--write", type=Path, metavar="FILE", help="put the table between the markers of a file")
     return parser
 

@@ -1,7 +1,7 @@
 """Arena: a database, a proxy in front of it, and workers that may be harmed."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -49,7 +49,9 @@ class Arena:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, server: OwnServer, folder: Path, random: Random) -> AsyncIterator[Self]:
+    async def open(
+        cls, server: OwnServer, folder: Path, random: Random, *, workers: int = WORKERS
+    ) -> AsyncIterator[Self]:
         """Make an empty database and start workers on it; end them when the block is left."""
         await asyncio.to_thread(server.start)
         await asyncio.to_thread(server.create_database)
@@ -57,23 +59,30 @@ class Arena:
             proxy.faults.random = random
             arena = cls(server, proxy, History(folder / "history"), random, folder)
             try:
-                await asyncio.gather(*(arena.start_worker() for _ in range(WORKERS)))
+                await asyncio.gather(*(arena.start_worker() for _ in range(workers)))
                 await arena.execute(CREATE_EFFECTS)
                 yield arena
             finally:
                 for worker in arena.workers:
                     await asyncio.to_thread(worker.end)
 
-    async def start_worker(self) -> WorkerProcess:
+    async def start_worker(
+        self, arguments: Sequence[str] = ARGUMENTS, *, children: int = 2
+    ) -> WorkerProcess:
         """Start a worker, and return when it is ready."""
+        worker = self.spawn_worker(arguments)
+        await asyncio.to_thread(worker.wait_until_ready, children)
+        return worker
+
+    def spawn_worker(self, arguments: Sequence[str] = ARGUMENTS) -> WorkerProcess:
+        """Start a worker, and do not wait for it."""
         environ = {
             **SETTINGS,
             "PGTASKS_DATABASE_URL": self.proxy.url,
             VARIABLE: str(self.history.path),
         }
-        worker = WorkerProcess.start((TASKS, *ARGUMENTS), environ, self.folder)
+        worker = WorkerProcess.start((TASKS, *arguments), environ, self.folder)
         self.workers.append(worker)
-        await asyncio.to_thread(worker.wait_until_ready, 2)
         return worker
 
     def living(self) -> list[WorkerProcess]:

@@ -1,8 +1,10 @@
 """Faults of connections: ended by the server, cut, delayed or swallowed by the network."""
 
 import asyncio
+from contextlib import suppress
 
-from chaos.arena import LEASE_SECONDS, Arena
+from acceptance.trap import STATEMENTS, Trap
+from chaos.arena import LEASE_SECONDS, WORKERS, Arena
 from chaos.fault import Fault
 
 KINDS = ("scheduler", "settler", "keeper", "listener", "client", "supervisor", "ticker")
@@ -54,6 +56,26 @@ class BadNetwork(Fault):
             faults.delay_seconds, faults.reset_share = 0.1, 0.05
             await asyncio.sleep(arena.random.uniform(2.0, 5.0))
             faults.delay_seconds, faults.reset_share = 0.0, 0.0
+
+
+class KilledMidStatement(Fault):
+    """Both workers are killed while a statement of one of them is on its way, or its answer is."""
+
+    name = "all workers are killed in the middle of a statement, and started again"
+    measured = "again"
+
+    async def strike(self, arena: Arena) -> None:
+        statement = arena.random.choice(tuple(STATEMENTS.values()))
+        trap = Trap(statement, is_done=arena.random.random() < 0.5)
+        trap.set(arena.proxy.links)
+        arena.proxy.faults.holds = trap.holds
+        with suppress(TimeoutError):  # such a statement may not come
+            async with asyncio.timeout(3):
+                await trap.caught.wait()
+        for worker in arena.living():
+            await asyncio.to_thread(worker.end)
+        arena.proxy.faults.holds = lambda _link, _is_answer: False
+        await asyncio.gather(*(arena.start_worker() for _ in range(WORKERS)))
 
 
 class CutNetwork(Fault):

@@ -91,6 +91,22 @@ class HurriedStop(Fault):
         await asyncio.to_thread(old.wait)
 
 
+class StoppedStart(Fault):
+    """Before its handlers are set the signal ends it as it would any program."""
+
+    name = "SIGTERM at any moment of a worker's first two seconds"
+    measured = "exit"
+    target_seconds = GRACE_SECONDS + 3.0
+
+    async def strike(self, arena: Arena) -> None:
+        for _ in range(5):
+            starting = arena.spawn_worker()
+            await asyncio.sleep(arena.random.randrange(0, 2000, 5) / 1000)
+            starting.signal(signal.SIGTERM)
+            code = await asyncio.to_thread(starting.wait)
+            starting.is_killed = code == -signal.SIGTERM
+
+
 class BlockedLoop(Fault):
     """An async function that blocks its event loop for three leases, which it must not do."""
 
