@@ -3,7 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
@@ -95,7 +95,7 @@ async def _claim(store: Store, queue: str, size: int, mark: Watermark) -> float:
     if since == BEGINNING:
         mark.looked_fully(seconds)
     assert len(rows) == size
-    mark.passed(max(row["due_at"] for row in rows))
+    mark.passed(datetime.fromtimestamp(max(row["due_at"] for row in rows), UTC))
     await store.complete(queue, [row["msg_id"] for row in rows], 1)
     return seconds
 

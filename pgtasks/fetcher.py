@@ -5,7 +5,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from time import monotonic
 
@@ -149,7 +149,7 @@ class Fetcher:
         if rows:
             look.calls.restore()
             look.misses = look.empties = 0
-            look.watermark.passed(max(map(_DUE_AT, rows)))
+            look.watermark.passed(datetime.fromtimestamp(max(map(_DUE_AT, rows)), UTC))
             self._on_claimed(queue, rows, claimed_at)
         elif was_called:
             look.calls.spend()

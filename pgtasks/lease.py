@@ -57,6 +57,6 @@ class Lease:
 
 def leased(queue: str, row: Iterable[Any], claimed_at: float, length: timedelta) -> Lease:
     """Return the lease that a row of a claim stands for."""
-    message_id, delivery, enqueued_at, _due_at, body, headers = row
-    message = Message(queue, message_id, delivery, enqueued_at, body, headers, claimed_at)
+    message_id, delivery, enqueued_epoch, _due_at, body, headers = row
+    message = Message(queue, message_id, delivery, enqueued_epoch, body, headers, claimed_at)
     return Lease(message, length.total_seconds())

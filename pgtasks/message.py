@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 from uuid import UUID, SafeUUID
@@ -76,11 +76,17 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     queue: str
     message_id: int
     delivery: int
-    enqueued_at: datetime
+    enqueued_epoch: float
+    """When it was stored, by the database's clock, in seconds since 1970."""
     body: str | None
     headers: str | None
     claimed_at: float
     """The local monotonic clock just before the claim was sent: the lease is no older."""
+
+    @property
+    def enqueued_at(self) -> datetime:
+        """When it was stored, by the database's clock."""
+        return datetime.fromtimestamp(self.enqueued_epoch, UTC)
 
     @property
     def state(self) -> State:

@@ -49,8 +49,6 @@ class _Ready:
     """The context variables of this run alone."""
     reason: str = ""
     """Why it was cancelled."""
-    coroutine: Coroutine[Any, Any, Any] | None = None
-    """An async function's call; None for sync ones."""
     thread: ThreadCall | None = None
     """A sync function's call; None for async ones."""
 
@@ -60,17 +58,26 @@ class _Ready:
         self.context.lost = reason == "lost"
         self.slot.cancel()
 
-    def first_step(self) -> tuple[bool, Any]:
-        """Call an async function; return whether it has ended, and what it returned.
+    def time_is_up(self) -> None:
+        self.cancel("timeout")
 
-        If it has not: what it waits for. Runs within its own context variables.
+    def watch_the_time(self) -> None:
+        """End it when its time is up; until it first waits, nothing could."""
+        seconds = self.context.policy.timeout_seconds
+        if seconds is not None:
+            self.slot.alarm.set(self.context.started_at + seconds, self.time_is_up)
+
+    def first_step(self) -> tuple[Coroutine[Any, Any, Any] | None, Any]:
+        """Call an async function, and return it if it waits, with what it waits for.
+
+        None if it has ended, with what it returned. Runs within its own context variables.
         """
         running.set(self.context)
-        self.coroutine = self.task.fn(*self.args, **self.kwargs)
+        coroutine = self.task.fn(*self.args, **self.kwargs)
         try:
-            return False, self.coroutine.send(None)
+            return coroutine, coroutine.send(None)
         except StopIteration as ended:
-            return True, ended.value
+            return None, ended.value
 
 
 @attrs.define(eq=False)
@@ -103,8 +110,8 @@ class Runner:
         if isinstance(ended, _Cancelled) and ready.thread is not None and ready.thread.abandon():
             self.outliving.add(lease)
             self.background.start_soon(self._outlive, lease, ready, ready.thread)
-        else:
-            await self._settle(lease, ready, ended)
+        elif (written := self._settle(lease, ready, ended)) is not None:
+            await written
 
     async def threads_ended(self) -> None:
         """Wait until no thread goes on whose run is over."""
@@ -156,13 +163,13 @@ class Runner:
     async def _call(self, ready: _Ready) -> object:
         try:
             if not ready.task.is_async:
-                return await _within_its_time(ready, self._in_thread(ready))
-            # Most of what a short run costs is how its waiting is watched: many never wait.
-            has_ended, value = ready.variables.run(ready.first_step)
-            if has_ended or ready.coroutine is None:
+                ready.watch_the_time()
+                return await self._in_thread(ready)
+            rest, value = ready.variables.run(ready.first_step)
+            if rest is None:
                 return value
-            rest = isolated(ready.coroutine, ready.variables, value)
-            return await _within_its_time(ready, rest)
+            ready.watch_the_time()
+            return await isolated(rest, ready.variables, value)
         except asyncio.CancelledError as error:
             # Ours, or the worker's; otherwise the task cancelled itself, or let the cancellation
             # of something that it waited for escape.
@@ -192,23 +199,25 @@ class Runner:
         finally:
             self.outliving.discard(lease)
             self._thread_ended.set()
-        await self._settle(lease, ready, _Cancelled())
+        if (written := self._settle(lease, ready, _Cancelled())) is not None:
+            await written
 
-    async def _settle(self, lease: Lease, ready: _Ready, ended: object) -> None:
+    def _settle(self, lease: Lease, ready: _Ready, ended: object) -> Awaitable[None] | None:
+        """Have the end of a run written; return what to wait for, if its task wants to."""
         if ready.context.settled:
             self._note_after_transaction(ready, ended)
             self._tell(Ended(lease.message, ready.context.task, "done"))
             self.settler.counts["done"] += 1
             self.settler.forget(lease)
-            return
+            return None
         settlement = self._decide(ready, ended)
         if self.on_end is not None:
             error = ended if isinstance(ended, BaseException) else ready.error
             self.on_end(Ended(lease.message, ready.context.task, settlement.kind, error))
         if settlement.durable:
-            await self.settler.put_and_wait(lease, settlement)
-        else:
-            self.settler.put(lease, settlement)
+            return self.settler.put_and_wait(lease, settlement)
+        self.settler.put(lease, settlement)
+        return None
 
     def _decide(self, ready: _Ready, ended: object) -> Settlement:  # noqa: PLR0911 - a table
         message, policy = ready.context.message, ready.context.policy
@@ -261,20 +270,6 @@ class _Cancelled:
 
 _BAD_ENDS = (BaseException, _Cancelled)
 """All but a value that a task returned; a signal may be returned too."""
-
-
-async def _within_its_time(ready: _Ready, run: Awaitable[object]) -> object:
-    """Await the run, or the rest of it; it is cancelled when its time is up."""
-    seconds = ready.context.policy.timeout_seconds
-    if seconds is None:
-        return await run
-    left = ready.context.started_at + seconds - monotonic()
-    # Not the scope's own deadline: it costs 3 µs more a message.
-    timer = asyncio.get_running_loop().call_later(max(0.0, left), ready.cancel, "timeout")
-    try:
-        return await run
-    finally:
-        timer.cancel()
 
 
 def _take_back_cancellation() -> None:

@@ -23,7 +23,7 @@ from pgtasks.store import Store
 
 log = Events("pgtasks.settler")
 
-LINGER_SECONDS = 0.002
+LINGER_SECONDS = 0.005
 """How long the first settlement of a batch waits for others: it costs nobody's time."""
 FULL = 500
 """Settlements that are enough for a statement: beyond it the cost of each falls no further."""

@@ -7,6 +7,8 @@ from types import TracebackType
 import anyio
 import attrs
 
+from pgtasks.alarm import Alarm
+
 
 @attrs.define(eq=False)
 class Slot:
@@ -16,6 +18,8 @@ class Slot:
     the least. So a slot enters one for many runs, and leaves it with the first that was cancelled.
     """
 
+    alarm: Alarm = attrs.field(factory=Alarm, init=False)
+    """Set to when the time of what runs is up; called off when that ends."""
     _task: "asyncio.Task[object] | None" = attrs.field(factory=asyncio.current_task, init=False)
     _scope: anyio.CancelScope | None = attrs.field(default=None, init=False)
 
@@ -30,6 +34,7 @@ class Slot:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
+        self.alarm.call_off()
         if error is None and self._scope is not None and not self._is_touched(self._scope):
             return False
         return self._leave(kind, error, traceback)
@@ -41,6 +46,7 @@ class Slot:
 
     def close(self) -> None:
         """Leave it for good, from the task that it was made in."""
+        self.alarm.close()
         # A run may have left a scope of its own open, against anyio's rules.
         with suppress(RuntimeError):
             self._leave(None, None, None)

@@ -5,5 +5,5 @@ SET vt = clock_timestamp() + $3::interval,
     headers = pgtasks.with_one_more(message.headers, 'crashes')
 WHERE message.msg_id = $1 AND message.read_ct = $2
 RETURNING message.msg_id, message.read_ct,
-    pgtasks.clamped(message.enqueued_at) AS enqueued_at, now() AS due_at,
-    message.message::text, message.headers::text
+    date_part('epoch', pgtasks.clamped(message.enqueued_at)) AS enqueued_at,
+    date_part('epoch', now()) AS due_at, message.message::text, message.headers::text

@@ -211,8 +211,8 @@ async def test_a_foreign_row_never_makes_a_claim_fail(store: Store, rows: Rows):
     assert found[made["read as often as can be"]]["read_ct"] == 2**31 - 1
     assert found[made["read less than never"]]["read_ct"] == -(2**31) + 1
     for row in found.values():
-        assert row["enqueued_at"].tzinfo is not None
-        assert row["due_at"] >= datetime(1970, 1, 1, tzinfo=UTC)
+        assert datetime.fromtimestamp(row["enqueued_at"], UTC).year >= 1970
+        assert datetime.fromtimestamp(row["due_at"], UTC).year >= 1970
     assert await claimed(store) == []
     assert (await rows.one(never))["read_ct"] == 0
     # Each can be settled like any other.

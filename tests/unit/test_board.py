@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import pytest
 
@@ -25,8 +24,7 @@ def board() -> Iterator[Board]:
 
 
 def lease(message_id: int, queue: str = "emails", delivery: int = 1) -> Lease:
-    at = datetime(2027, 1, 1, tzinfo=UTC)
-    return Lease(Message(queue, message_id, delivery, at, None, None, 0.0), 30.0)
+    return Lease(Message(queue, message_id, delivery, 0.0, None, None, 0.0), 30.0)
 
 
 def test_an_empty_board_tells_nothing():
@@ -97,7 +95,7 @@ from pgtasks.message import Message
 board = Board.attach(int(sys.argv[1]))
 board.name_queues(["a", "b"])
 for number, queue in ((1, "a"), (2, "b"), (3, "b")):
-    lease = Lease(Message(queue, number, number, datetime.now(UTC), None, None, 0.0), 30.0)
+    lease = Lease(Message(queue, number, number, 0.0, None, None, 0.0), 30.0)
     board.add(lease)
     if number == 2:
         board.mark_running(lease)

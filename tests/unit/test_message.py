@@ -27,6 +27,7 @@ from pgtasks.message import (
 )
 
 ID = UUID("01890000-0000-7000-8000-000000000001")
+AT = datetime(2027, 1, 1, 12, 30, 15, 123457, tzinfo=UTC)
 DEEP = "[" * 6000 + "]" * 6000
 
 counts = st.integers(0, 2**31 - 1)
@@ -39,7 +40,7 @@ errors = st.lists(st.dictionaries(st.text(), plain, max_size=3), max_size=MAX_ER
 
 
 def message(*, delivery: int = 1, headers: str | None = None) -> Message:
-    return Message("emails", 7, delivery, datetime(2027, 1, 1, tzinfo=UTC), "{}", headers, 0.0)
+    return Message("emails", 7, delivery, AT.timestamp(), "{}", headers, 0.0)
 
 
 # The envelope
@@ -167,6 +168,10 @@ def test_unexplained_deliveries_are_never_negative(delivery: int, releases: int)
     headers = json.dumps({"pgtasks": {"releases": releases}})
     found = message(delivery=delivery, headers=headers).unexplained
     assert found == max(0, delivery - 1 - releases)
+
+
+def test_a_message_knows_when_it_was_stored():
+    assert message().enqueued_at == AT
 
 
 def test_a_message_is_never_changed():

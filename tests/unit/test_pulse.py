@@ -112,7 +112,7 @@ def test_pulses_and_leases_on_a_board_leave_each_other_alone():
     board = Board.create()
     board.name_queues(["q" * 47] * 10)
     beats = [board.pulses.of("claiming") for _ in range(MOST_PARTS)]
-    at = Message("q" * 47, 2**62, 2**30, None, None, None, 0.0)  # type: ignore[arg-type]
+    at = Message("q" * 47, 2**62, 2**30, 0.0, None, None, 0.0)
     for _ in range(ROWS):
         board.add(Lease(at, 30.0))
     for beat in beats:

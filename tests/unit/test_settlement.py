@@ -1,7 +1,7 @@
 """How a lease ends, decided from how the run went."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import attrs
@@ -29,7 +29,7 @@ class BrokenError(Exception):
 
 def message(delivery: int = 1, **state: Any) -> Message:
     headers = json.dumps({"pgtasks": state}) if state else None
-    return Message("q", 7, delivery, datetime(2027, 1, 1, tzinfo=UTC), "{}", headers, 0.0)
+    return Message("q", 7, delivery, 1e9, "{}", headers, 0.0)
 
 
 def policy(**settings: Any) -> Policy:

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from functools import partial
+from time import monotonic
 
 import anyio
 import pytest
@@ -120,6 +122,24 @@ async def test_it_does_not_take_the_cancellation_of_others_for_its_own():
         await run(slot, anyio.sleep_forever)
         pytest.fail("it went on")
     assert outer.cancelled_caught
+
+
+async def test_a_run_whose_time_is_up_is_ended_and_no_other():
+    with closing(Slot()) as slot:
+
+        async def waits(seconds: float) -> str:
+            slot.alarm.set(monotonic() + 0.02, slot.cancel)
+            await anyio.sleep(seconds)
+            return "in time"
+
+        async def waits_without_a_limit() -> str:
+            await anyio.sleep(0.05)
+            return "as long as it likes"
+
+        assert await run(slot, partial(waits, 0.001)) == "in time"
+        assert await run(slot, waits_without_a_limit) == "as long as it likes"
+        assert await run(slot, partial(waits, 20)) == ENDED
+        assert await run(slot, waits_without_a_limit) == "as long as it likes"
 
 
 async def test_children_of_a_run_are_ended_with_it():
