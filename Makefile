@@ -15,8 +15,10 @@ check: .venv/.ok  ## Style, types, and which module may import which
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-bench: .venv/.ok  ## The benchmarks; see docs/performance.md
-	@$(BIN)/python -m benchmarks all
+ROUNDS ?= 3
+bench: .venv/.bench  ## The benchmarks, with pictures, and with PEERS=1 other systems beside us; see docs/performance.md
+	@$(BIN)/python -m benchmarks all $(if $(PEERS),peers) --rounds $(ROUNDS) $(if $(QUICK),--quick) \
+		--json .venv/results.json --plots $(or $(PLOTS),.venv/plots) $(if $(WRITE),--write $(WRITE))
 
 SECONDS ?= 600
 chaos: .venv/.ok  ## Workers killed, frozen and cut off for minutes; see docs/reliability.md
@@ -38,5 +40,14 @@ else
 	@$(PY) -c 'import sys; sys.exit("pgtasks needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another: make PY=python3.12") if sys.version_info < (3, 11) else None'
 	@$(PY) -m venv .venv
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test]'
+endif
+	@touch $@
+
+# What only the benchmarks' pictures need.
+.venv/.bench: .venv/.ok
+ifneq ($(UV),)
+	@$(UV) pip install -q --python .venv -e '.[bench]'
+else
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench]'
 endif
 	@touch $@

@@ -32,7 +32,7 @@ async def bare(
 ) -> AsyncIterator[Running]:
     """Run one of the programs `benchmarks/bare_….py` for the length of a block."""
     command = (sys.executable, "-m", f"benchmarks.{module}", *arguments)
-    async with _running(command, _environment(stamps), folder, "ready", 1) as program:
+    async with running(command, environment(stamps), folder, "ready", 1) as program:
         yield program
 
 
@@ -52,15 +52,16 @@ async def worker(
         options += ["--queue", queue]
     if concurrency is not None:
         options += ["--concurrency", str(concurrency)]
-    environment = _environment(stamps) | {"PGTASKS_DATABASE_URL": url}
-    async with _running((*command, *options), environment, folder, "worker ready", processes) as it:
+    settings = environment(stamps) | {"PGTASKS_DATABASE_URL": url}
+    async with running((*command, *options), settings, folder, "worker ready", processes) as it:
         yield it
 
 
 @asynccontextmanager
-async def _running(
+async def running(
     command: Sequence[str], environment: dict[str, str], folder: Path, text: str, times: int
 ) -> AsyncIterator[Running]:
+    """Run a program for the length of a block, which begins when it has said a text."""
     log = folder / f"{uuid4().hex[:8]}.log"
     with log.open("wb") as out:
         process = await anyio.open_process(
@@ -78,7 +79,8 @@ async def _running(
 
 
 # Nothing of the caller's settings may reach what is measured.
-def _environment(stamps: Path | None) -> dict[str, str]:
+def environment(stamps: Path | None) -> dict[str, str]:
+    """Return the environment of what is measured."""
     kept = {
         name: value
         for name, value in os.environ.items()

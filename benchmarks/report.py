@@ -9,7 +9,7 @@ import attrs
 
 from benchmarks.stats import Series, percentile, ratio
 
-BEGIN = "<!-- results: written by `python -m benchmarks all --write docs/performance.md` -->"
+BEGIN = "<!-- results: written by `make bench WRITE=docs/performance.md` -->"
 END = "<!-- end of results -->"
 
 
@@ -33,10 +33,14 @@ class Result:
     curves: tuple[Curve, ...] = ()
 
 
-def to_markdown(facts: Mapping[str, str], results: Sequence[Result]) -> str:
-    """Return everything as a piece of Markdown."""
+def to_markdown(
+    facts: Mapping[str, str], results: Sequence[Result], images: Mapping[str, str] | None = None
+) -> str:
+    """Return everything as a piece of Markdown, with the images of some results, by name."""
     lines = [f"- {name}: {value}" for name, value in facts.items()]
-    return "\n\n".join(("\n".join(lines), *(_table(result) for result in results)))
+    images = images or {}
+    parts = (_table(result, images.get(result.name)) for result in results)
+    return "\n\n".join(("\n".join(lines), *parts))
 
 
 def to_json(facts: Mapping[str, str], results: Sequence[Result]) -> str:
@@ -67,7 +71,7 @@ def put_between_markers(file: Path, text: str) -> None:
     file.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
-def _table(result: Result) -> str:
+def _table(result: Result, image: str | None) -> str:
     rows = [
         f"| {series.label} | {amount(series.median)} {series.unit} "
         f"| {amount(series.low)} … {amount(series.high)} | {_said_ratio(series, result)} |"
@@ -75,7 +79,8 @@ def _table(result: Result) -> str:
     ]
     head = ("| | median | min … max | in the same rounds |", "|---|--:|--:|---|")
     table = "\n".join((*head, *rows)) if rows else ""
-    parts = (f"### {result.name}: {result.title}", result.note, table)
+    shown = "" if image is None else f"![{result.title}]({image})"
+    parts = (f"### {result.name}: {result.title}", result.note, shown, table)
     return "\n\n".join(part for part in parts if part)
 
 

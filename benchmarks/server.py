@@ -48,6 +48,14 @@ async def own_database(server_url: str) -> AsyncIterator[str]:
         yield database.url
 
 
+@asynccontextmanager
+async def empty_database(server_url: str) -> AsyncIterator[str]:
+    """Make a database with nothing in it; give its address; drop it at the end."""
+    server = Config(database=DatabaseConfig(url=server_url))
+    async with temporary_database(config=server, install=False) as database:
+        yield database.url
+
+
 def _wait_until_gone(file: Path) -> None:
     deadline = time.monotonic() + 20
     while file.exists() and time.monotonic() < deadline:

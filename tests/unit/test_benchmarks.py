@@ -71,7 +71,8 @@ def test_amounts(value: float, text: str) -> None:
 
 
 def test_all_means_every_benchmark() -> None:
-    assert arguments.read(["all"]).names == arguments.NAMES == tuple(BENCHMARKS)
+    assert arguments.read(["all"]).names == arguments.NAMES
+    assert (*arguments.NAMES, arguments.PEERS) == tuple(BENCHMARKS)
 
 
 def test_the_defaults_and_quick() -> None:
@@ -115,6 +116,11 @@ def test_a_table_names_medians_spread_and_the_paired_ratio() -> None:
         "| worker | 20.0 messages/s | 10.0 … 30.0 | 0.38 times bare loop |\n"
         "| bare loop | 50.0 messages/s | 40.0 … 60.0 |  |"
     ) in text
+
+
+def test_a_picture_stands_above_its_table() -> None:
+    text = to_markdown({}, [RESULT], {"drain": "images/drain.svg"})
+    assert "Read this.\n\n![no-op tasks](images/drain.svg)\n\n| |" in text
 
 
 def test_a_distribution_rises_from_the_least_to_the_largest_sample() -> None:
