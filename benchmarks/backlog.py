@@ -135,8 +135,9 @@ def _result(
             "One connection with a worker's settings and watermark claims, and completes, from "
             "the long queue and from one that holds no more than is claimed, in turn; timed is "
             "the claim alone. Every two seconds one starts at the index' left end, as a worker's "
-            "does. An empty poll is a claim that finds nothing, and the question when something "
-            "will be due."
+            "does. The long queue was vacuumed and a checkpoint followed, so the first change of a "
+            "page writes its image too. An empty poll is a claim that finds nothing, and the "
+            "question when something will be due."
         ),
         tuple(distribution(label, found) for label, found in taken.items()),
     )

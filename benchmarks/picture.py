@@ -34,6 +34,7 @@ class Picture:
     y_label: str = ""
     bars: tuple[Bar, ...] = ()
     curves: tuple[Curve, ...] = ()
+    x_min: float | None = None
     x_max: float | None = None
     is_logarithmic: bool = False
 
@@ -62,7 +63,7 @@ def _peers(result: Found) -> Picture:
 
 def _pickup(result: Found) -> Picture:
     curves = [curve for curve in _curves(result) if curve.label.endswith("from the commit")]
-    # The last percent would make all else a line at the left edge.
+    # The first and the last percent would make all else a line at the left edge.
     return Picture(
         "pickup",
         result["name"],
@@ -70,6 +71,7 @@ def _pickup(result: Found) -> Picture:
         "ms since the sender had the answer",
         "% of messages that had begun",
         curves=tuple(curves),
+        x_min=min(_at(curve, 1) for curve in curves),
         x_max=1.2 * max(_at(curve, 99) for curve in curves),
     )
 

@@ -94,7 +94,7 @@ def _draw_curves(axes: Axes, picture: Picture) -> None:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
     else:
-        axes.set_xlim(right=picture.x_max)
+        axes.set_xlim(picture.x_min, picture.x_max)
         axes.xaxis.set_major_locator(
             MaxNLocator(10, steps=[1, 2, 5, 10], integer=picture.x_max is None)
         )
