@@ -323,7 +323,8 @@ class Crew:
         fetching = self.client.config.worker.queue_fetch
         if not fetching.notify or self.alone or self.database.pgbouncer:
             return None
-        return Listener(self.database, self._wake, fetching.error_delay.total_seconds())
+        pause = fetching.error_delay.total_seconds()
+        return Listener(self.database, self._wake, pause, tuple(self.plan.leases))
 
     def _hears(self) -> bool:
         return self._listener is not None and self._listener.is_listening.is_set()

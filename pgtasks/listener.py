@@ -1,7 +1,7 @@
 """Listener: one connection that LISTENs, and tells which queue to look at."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import attrs
 
@@ -22,6 +22,10 @@ log = Events("pgtasks.listener")
 CHANNEL = "pgtasks"
 PING_SECONDS = 10.0
 
+INSERTS = "pgmq.q_{}.INSERT"
+"""Where pgmq tells of inserted messages of a queue, once enable_notify_insert() has said so: then
+clients that know nothing of pgtasks wake its workers."""
+
 
 @attrs.define(eq=False)
 class Listener:
@@ -31,6 +35,8 @@ class Listener:
     _wake: Callable[[str | None], None]
     """Called with the queue to look at; with None after every (re)connect: look at all."""
     _longest_pause: float
+    _queues: Iterable[str] = ()
+    """Of which pgmq may tell too."""
     _outage: Outage = attrs.field(
         factory=lambda: Outage(log, "not listening, polling meanwhile"), init=False
     )
@@ -52,6 +58,8 @@ class Listener:
         try:
             connection.add_termination_listener(lambda _: lost.set())
             await connection.add_listener(CHANNEL, self._told)
+            for queue in self._queues:
+                await connection.add_listener(INSERTS.format(queue), self._teller(queue))
             self.is_listening.set()
             backoff.reset()
             self._outage.over()
@@ -70,6 +78,9 @@ class Listener:
             except TimeoutError:
                 await connection.fetchval("SELECT 1", timeout=CALL_SECONDS)
         raise ConnectionError("the server closed the connection")
+
+    def _teller(self, queue: str) -> Callable[..., None]:
+        return lambda *_: self._wake(queue)
 
     def _told(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         self._wake(str(payload))

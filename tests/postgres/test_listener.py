@@ -35,7 +35,7 @@ class Ear:
 @pytest.fixture
 async def ear(database: DatabaseConfig, rows: Rows) -> AsyncIterator[Ear]:
     told = list[str | None]()
-    listener = Listener(database, told.append, 0.5)
+    listener = Listener(database, told.append, 0.5, ["emails", "default"])
     running = asyncio.ensure_future(listener.run())
     yield Ear(told, listener)
     running.cancel()
@@ -53,6 +53,14 @@ async def test_it_tells_which_queue(ear: Ear, rows: Rows):
     await Store(rows.connection).notify("emails")
     await ear.hears("emails")
     assert ear.told == [None, "emails"]
+
+
+async def test_it_hears_what_pgmq_tells_of_the_queues_it_was_given(ear: Ear, rows: Rows):
+    await ear.hears(None)
+    for channel in ("pgmq.q_other.INSERT", "pgmq.q_default.INSERT", "pgmq.q_emails.INSERT"):
+        await rows.fetch("SELECT pg_notify($1, NULL)", channel)
+    await ear.hears("emails")
+    assert ear.told == [None, "default", "emails"]
 
 
 async def test_after_a_loss_it_listens_again_and_looks_at_everything(ear: Ear, rows: Rows):
