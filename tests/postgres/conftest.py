@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import attrs
 import pytest
-from postgres.pgmq import Pgmq
+from postgres.pgmq_functions import Pgmq
 from postgres.rows import Rows, seconds
 
 from pgtasks import Client, Config, Registry, connect, migrate

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
-from postgres.pgmq import RECORD, Pgmq
+from postgres.pgmq_functions import RECORD, Pgmq
 
 from pgtasks.config import DatabaseConfig
 from pgtasks.connection import open_connection

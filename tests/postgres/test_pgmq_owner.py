@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from postgres.pgmq import Pgmq
+from postgres.pgmq_functions import Pgmq
 from postgres.rows import BESIDE_QUEUES, seconds
 
 from pgtasks import exit_codes, migrate

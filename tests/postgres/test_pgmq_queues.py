@@ -5,7 +5,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from postgres.pgmq import Pgmq
+from postgres.pgmq_functions import Pgmq
 from postgres.rows import BESIDE_QUEUES, LOCKS, Rows
 
 from pgtasks.config import DatabaseConfig

@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 import attrs
 import pytest
-from postgres.pgmq import Pgmq
+from postgres.pgmq_functions import Pgmq
 from postgres.rows import LOCKS
 
 from pgtasks.config import DatabaseConfig

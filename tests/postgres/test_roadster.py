@@ -44,6 +44,7 @@ from pgtasks.cli import main
 from pgtasks.config import DatabaseConfig, TaskConfig
 from pgtasks.connection import open_connection
 from pgtasks.message import new_id
+from pgtasks.store import Store
 from pgtasks.testing import drain
 
 QUEUE = "roadster"
@@ -776,3 +777,184 @@ async def test_one_database_a_queue_for_each_side(
     job = read_as_roadster(row["message"])
     assert (job.worker_name, job.args) == ("Theirs", {"number": 8})
     assert row["headers"] is None
+
+
+# The statements of its client, which are functions of pgmq, on our functions
+
+EXISTS = "SELECT EXISTS (SELECT 1 FROM pgmq.meta WHERE queue_name = $1::text)"
+SEND = "SELECT * FROM pgmq.send(queue_name => $1::text, msg => $2::jsonb, delay => $3::int)"
+SEND_BATCH = (
+    "SELECT * FROM pgmq.send_batch(queue_name => $1::text, msgs => $2::jsonb[], delay => $3::int)"
+)
+FIVE = "SELECT msg_id, read_ct, enqueued_at, vt, message FROM pgmq."
+READ = FIVE + "read(queue_name => $1::text, vt => $2::int, qty => $3::int)"
+READ_WITH_POLL = (
+    FIVE + "read_with_poll(queue_name => $1::text, vt => $2::int, qty => $3::int, "
+    "max_poll_seconds => $4::int, poll_interval_ms => $5::int)"
+)
+SET_VT = FIVE + "set_vt(queue_name => $1::text, msg_id => $2::bigint, vt => $3::int)"
+POP = FIVE + "pop(queue_name => $1::text)"
+
+
+@attrs.frozen
+class Crate:
+    """Its client, `PGMQueueExt`: named arguments, an integer as every delay."""
+
+    on: "asyncpg.Connection[asyncpg.Record]"
+
+    async def create(self, queue: str, function: str = "create") -> bool:
+        """Create a queue unless it exists, in one transaction."""
+        async with self.on.transaction():
+            lock = "SELECT pgmq.acquire_queue_lock(queue_name => $1::text)"
+            await self.on.execute(lock, queue)
+            if await self.on.fetchval(EXISTS, queue):
+                return False
+            await self.on.execute(f"SELECT pgmq.{function}(queue_name => $1::text)", queue)
+            return True
+
+    async def one(self, call: str, *args: Any) -> Any:
+        """Call a function and return its one value, found by the function's name."""
+        function = call.partition("(")[0]
+        [row] = await self.on.fetch(f"SELECT * FROM pgmq.{call}", *args)
+        return row[function]
+
+    async def every(self, call: str, *args: Any) -> list[Any]:
+        """Call a function and return its values, found by the function's name."""
+        function = call.partition("(")[0]
+        return sorted(
+            row[function] for row in await self.on.fetch(f"SELECT * FROM pgmq.{call}", *args)
+        )
+
+
+@pytest.fixture
+def crate(connection: "asyncpg.Connection[asyncpg.Record]") -> Crate:
+    """Its client on a database with our schema."""
+    return Crate(connection)
+
+
+def job(number: int) -> str:
+    """The message of a job."""
+    return json.dumps({"metadata": {"id": number, "worker_name": "Work"}, "args": number})
+
+
+async def test_its_client_finds_pgmq_installed(crate: Crate):
+    """What it would install by itself at its start is left alone when this row is there."""
+    found = await crate.on.fetch(
+        "SELECT name, version FROM pgmq.__pgmq_migrations WHERE name = 'pgmq.sql'"
+    )
+    assert [row["name"] for row in found] == ["pgmq.sql"]
+    major, minor, _ = found[0]["version"].split(".")
+    assert (int(major), int(minor)) >= (1, 11)
+
+
+async def test_its_client_creates_and_drops_queues(crate: Crate):
+    assert await crate.create("theirs")
+    assert not await crate.create("theirs")
+    assert await crate.create("fast", "create_unlogged")
+    listed = await crate.on.fetch(
+        "SELECT queue_name, is_partitioned, is_unlogged, created_at FROM pgmq.list_queues()"
+    )
+    assert {row["queue_name"]: row["is_unlogged"] for row in listed} == {
+        "theirs": False, "fast": True,
+    }  # fmt: skip
+    await crate.on.execute("SELECT pgmq.create_fifo_index(queue_name => $1::text)", "theirs")
+    await crate.on.execute("SELECT pgmq.create_fifo_indexes_all()")
+    assert await crate.one("drop_queue(queue_name => $1::text)", "theirs") is True
+    assert await crate.one("drop_queue(queue_name => $1::text)", "theirs") is False
+
+
+async def test_its_clients_that_create_at_once_make_one_queue(crate: Crate, database_url: str):
+    others = [Crate(await asyncpg.connect(database_url, timeout=10)) for _ in range(6)]
+    made = await asyncio.gather(*(other.create("theirs") for other in others))
+    assert sorted(made) == [False] * 5 + [True]
+    for other in others:
+        await other.on.close()
+
+
+async def test_its_workers_way_of_a_job(crate: Crate):
+    """Enqueued, read, tried again, read once more, archived."""
+    await crate.create("theirs")
+    assert await crate.on.fetchval(SEND, "theirs", job(1), 0) == 1
+    assert [row[0] for row in await crate.on.fetch(SEND_BATCH, "theirs", [job(2), job(3)], 0)] == [
+        2, 3,
+    ]  # fmt: skip
+    assert await crate.on.fetchval(SEND, "theirs", job(4), 3600) == 4
+    [row] = await crate.on.fetch(READ, "theirs", 60, 1)
+    assert (row["msg_id"], row["read_ct"]) == (1, 1)
+    assert read_as_roadster(row["message"]) == Job(1, "Work", 1)
+    again = await crate.on.fetchrow(SET_VT, "theirs", 1, 0)
+    assert again is not None
+    assert (again["msg_id"], again["read_ct"]) == (1, 1)
+    read = await crate.on.fetch(READ_WITH_POLL, "theirs", 60, 5, 1, 50)
+    assert sorted((row["msg_id"], row["read_ct"]) for row in read) == [(1, 2), (2, 1), (3, 1)]
+    assert await crate.on.fetchrow(SET_VT, "theirs", 99, 0) is None
+    assert await crate.one("archive(queue_name => $1::text, msg_id => $2::bigint)", "theirs", 1)
+    assert await crate.one("delete(queue_name => $1::text, msg_id => $2::bigint)", "theirs", 2)
+    assert not await crate.one("delete(queue_name => $1::text, msg_id => $2::bigint)", "theirs", 2)
+    many = "(queue_name => $1::text, msg_ids => $2::bigint[])"
+    assert await crate.every("archive" + many, "theirs", [3, 99]) == [3]
+    assert await crate.every("delete" + many, "theirs", [4, 99]) == [4]
+    kept = await crate.on.fetch("SELECT msg_id, read_ct FROM pgmq.a_theirs ORDER BY 1")
+    assert [tuple(row) for row in kept] == [(1, 2), (3, 1)]
+    assert await crate.on.fetch(POP, "theirs") == []
+    await crate.on.fetchval(SEND_BATCH, "theirs", [job(5), job(6)], 0)
+    [popped] = await crate.on.fetch(POP, "theirs")
+    assert popped["msg_id"] == 5
+    assert await crate.one("purge_queue(queue_name => $1::text)", "theirs") == 1
+
+
+async def test_its_schedules_are_kept_by_our_functions(crate: Crate):
+    """A row for each, found by its hash; that the second of a hash is refused must be heard."""
+    await crate.create("periodic")
+    await crate.on.execute(
+        "CREATE UNIQUE INDEX IF NOT EXISTS roadster_periodic_hash_idx "
+        "ON pgmq.q_periodic USING btree ((message->'periodic'->'hash'))"
+    )
+    hashes = [2**64 - 1, 7, 2**53 + 1]
+
+    def periodic(own_hash: int) -> str:
+        return (
+            f'{{"metadata": {{"id": "{uuid4()}", "worker_name": "Work"}}, "periodic": {{"hash": '
+            f'{own_hash}, "schedule": "0/5 * * * * * *"}}, "args": null}}'
+        )
+
+    for own_hash in hashes:
+        assert await crate.on.fetchval(SEND, "periodic", periodic(own_hash), 3600)
+        with pytest.raises(asyncpg.UniqueViolationError) as refused:
+            await crate.on.fetchval(SEND, "periodic", periodic(own_hash), 3600)
+        assert refused.value.sqlstate == "23505"
+        assert refused.value.constraint_name == "roadster_periodic_hash_idx"
+    await crate.on.execute(
+        "DELETE FROM pgmq.q_periodic WHERE message->'periodic'->'hash' != ALL($1::jsonb[])",
+        [str(own_hash) for own_hash in hashes[:2]],
+    )
+    assert await crate.on.fetch(READ, "periodic", 60, 1) == []
+    first = await crate.on.fetchrow(SET_VT, "periodic", 1, 0)
+    assert first is not None
+    [due] = await crate.on.fetch(READ, "periodic", 60, 1)
+    assert (due["msg_id"], json.loads(due["message"])["periodic"]["hash"]) == (1, 2**64 - 1)
+    # What is due it sends to its worker's queue, and moves on to the next tick.
+    await crate.create("theirs")
+    await crate.on.fetchval(SEND, "theirs", job(1), 0)
+    moved = await crate.on.fetchrow(SET_VT, "periodic", 1, 5)
+    assert moved is not None
+    assert moved["vt"] > due["enqueued_at"]
+    assert await crate.on.fetchval("SELECT count(*) FROM pgmq.q_periodic") == 2
+    assert await Store(crate.on).list_queues() == ["theirs"]
+
+
+async def test_what_its_client_sends_a_worker_of_ours_runs(
+    crate: Crate, config: Config, registry: Registry
+):
+    ran = list[int]()
+
+    @task(name="Work", queue="ours", registry=registry)
+    async def work(number: int) -> None:
+        ran.append(number)
+
+    await crate.create("ours")
+    async with working(config, registry):
+        await crate.on.fetch(SEND_BATCH, "ours", [job(number) for number in range(5)], 0)
+        await crate.on.fetchval("SELECT pg_notify('pgtasks', 'ours')")
+        await Rows(crate.on).empty("ours")
+    assert sorted(ran) == list(range(5))
