@@ -57,8 +57,9 @@ class ForeignPgmq:
     @staticmethod
     async def describe(store: Store) -> str:
         """Return in words whose pgmq there is in a database that has our schema."""
-        foreign = await ForeignPgmq.find(store)
-        return "our own" if foreign is None else f"guest of {foreign}"
+        if foreign := await ForeignPgmq.find(store):
+            return f"guest of {foreign}"
+        return "our own" if await store.owns_pgmq() else "our own tables, without functions"
 
     def check(self) -> None:
         """Make sure that it is one that we can be a guest of.

@@ -526,6 +526,11 @@ class Store:
         row: Record | None = await self.on.fetchrow(statement("foreign_pgmq"))
         return row
 
+    async def owns_pgmq(self) -> bool:
+        """Tell whether pgmq's functions are there and ours."""
+        owns: bool = await self.on.fetchval(statement("owns_pgmq"))
+        return owns
+
     async def foreign_pgmq_version(self) -> str | None:
         """Return which version it calls itself, where it was installed by its SQL."""
         version: str | None = await self.on.fetchval(statement("foreign_pgmq_version"))

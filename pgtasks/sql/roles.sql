@@ -17,10 +17,12 @@ END
 $$;
 
 -- {admin} owns all that is pgtasks', to upgrade it and to make queues. What belongs to an
--- extension stays with it.
+-- extension, or to another program's pgmq, stays with it.
 DO $$
 DECLARE
     owned text;
+    is_guest boolean :=
+        NOT pgtasks.owns_pgmq() AND to_regprocedure('pgmq.create(text)') IS NOT NULL;
 BEGIN
     IF NOT pg_has_role('{admin}', 'USAGE') THEN
         GRANT {admin} TO CURRENT_USER;
@@ -31,21 +33,25 @@ BEGIN
     IF NOT has_schema_privilege('{admin}', 'pgmq', 'CREATE') THEN
         GRANT CREATE ON SCHEMA pgmq TO {admin};
     END IF;
+    IF is_guest THEN
+        GRANT USAGE ON SCHEMA pgmq TO {admin};
+        GRANT SELECT, INSERT ON pgmq.meta TO {admin};
+    END IF;
     FOREACH owned IN ARRAY ARRAY(
         SELECT what
         FROM (
             SELECT 'pg_namespace'::regclass AS catalog, oid, nspowner AS owner,
                 format('SCHEMA %I', nspname) AS what
             FROM pg_namespace
-            WHERE nspname IN ('pgtasks', 'pgmq')
+            WHERE nspname = 'pgtasks' OR NOT is_guest AND nspname = 'pgmq'
             UNION ALL
             SELECT 'pg_class'::regclass, oid, relowner, format('TABLE %s', oid::regclass)
             FROM pg_class
             WHERE relkind IN ('r', 'p') AND (
                 relnamespace = 'pgtasks'::regnamespace
-                OR oid = 'pgmq.meta'::regclass
+                OR NOT is_guest AND oid = 'pgmq.meta'::regclass
                 OR pgtasks.owns_pgmq() AND relnamespace = 'pgmq'::regnamespace
-                OR oid IN (
+                OR NOT is_guest AND oid IN (
                     SELECT to_regclass(format('pgmq.%I', prefix || queue_name))
                     FROM pgmq.meta, (VALUES ('q_'), ('a_')) AS tables (prefix)
                     WHERE pgtasks.is_queue_name(queue_name)
@@ -103,11 +109,11 @@ VALUES ('{worker}', 'worker'), ('{producer}', 'producer'), ('{reader}', 'reader'
 ON CONFLICT (role) DO UPDATE SET rights = excluded.rights;
 DO $$
 BEGIN
-    PERFORM pgtasks.grant_queue(queue_name)
-    FROM pgmq.meta
-    WHERE pgtasks.is_queue_name(queue_name)
-        AND to_regclass(format('pgmq.%I', 'q_' || queue_name)) IS NOT NULL
-        AND to_regclass(format('pgmq.%I', 'a_' || queue_name)) IS NOT NULL;
+    PERFORM pgtasks.grant_queue(name)
+    FROM (SELECT DISTINCT lower(queue_name) FROM pgmq.meta) AS known (name)
+    WHERE pgtasks.is_queue_name(name)
+        AND to_regclass(format('pgmq.%I', 'q_' || name)) IS NOT NULL
+        AND to_regclass(format('pgmq.%I', 'a_' || name)) IS NOT NULL;
 END
 $$;
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from uuid import uuid4
 
 import anyio
 import asyncpg
@@ -22,6 +23,7 @@ from postgres.working import working
 from pgtasks import (
     Config,
     Context,
+    NamedTask,
     Registry,
     Retry,
     SchemaError,
@@ -29,6 +31,7 @@ from pgtasks import (
     exit_codes,
     layout,
     migrate,
+    roles,
     task,
 )
 from pgtasks import store as statements
@@ -236,6 +239,17 @@ async def test_commands_say_whose_guest_they_are(
     found = {one["check"]: one for one in json.loads(await run("doctor", "--json"))}
     assert found["pgmq"]["level"] == "ok"
     assert found["pgmq"]["text"].startswith("guest of the extension pgmq 1.5.1, which has headers;")
+
+
+async def test_tables_without_functions_are_ours_too(host: Connection):
+    """They were taken out, for the real pgmq to come."""
+    await migrate.upgrade(host)
+    assert await ForeignPgmq.describe(Store(host)) == "our own"
+    await migrate.detach_pgmq(host)
+    assert await ForeignPgmq.describe(Store(host)) == "our own tables, without functions"
+    await host.execute(shaped("1.13").replace("CREATE SCHEMA", "CREATE SCHEMA IF NOT EXISTS")
+                       .replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"))  # fmt: skip
+    assert (await ForeignPgmq.describe(Store(host))).startswith("guest of a pgmq that was")
 
 
 async def test_commands_say_that_it_is_ours(
@@ -595,3 +609,77 @@ async def test_a_crash_is_archived_by_who_never_claimed(guest: Connection, confi
     assert await store.claim(Q, 1, seconds(60), statements.BEGINNING)
     assert await store.archive(Q, [number], 1, ['{"outcome": "crashed"}']) == [number]
     assert (await Rows(guest).archived(Q))[number] == {"outcome": "crashed"}
+
+
+# Roles
+
+OWNERS = """
+SELECT 'pgmq', nspowner::regrole::text FROM pg_namespace WHERE nspname = 'pgmq'
+UNION ALL
+SELECT relname, relowner::regrole::text FROM pg_class WHERE relnamespace = 'pgmq'::regnamespace
+UNION ALL
+SELECT proname, proowner::regrole::text FROM pg_proc WHERE pronamespace = 'pgmq'::regnamespace
+"""
+
+
+@pytest.fixture
+async def prefix(guest: Connection) -> AsyncIterator[str]:
+    """What the names of the roles begin with."""
+    name = f"g{uuid4().hex[:12]}"
+    yield name
+    await guest.execute("RESET ROLE")
+    for role in roles.ROLES:
+        if await guest.fetchval("SELECT to_regrole($1::text) IS NOT NULL", f"{name}_{role}"):
+            await guest.execute(f"DROP OWNED BY {name}_{role} CASCADE; DROP ROLE {name}_{role}")
+
+
+async def test_roles_get_rights_and_what_is_pgmqs_keeps_its_owner(
+    guest: Connection, prefix: str, config: Config, registry: Registry
+):
+    await guest.execute("SELECT pgmq.create('Bills')")
+    before = sorted(await guest.fetch(OWNERS))
+    for _ in range(2):
+        await guest.execute(roles.script(prefix))
+    assert sorted(await guest.fetch(OWNERS)) == before
+    assert await guest.fetchval(
+        "SELECT nspowner::regrole::text FROM pg_namespace WHERE nspname = 'pgtasks'"
+    ) == f"{prefix}_admin"  # fmt: skip
+    await guest.execute(f"SET ROLE {prefix}_admin")
+    assert await Store(guest).create_queue("fresh")
+    await guest.execute("RESET ROLE")
+
+    ran = list[str]()
+
+    def as_role(role: str) -> Config:
+        url = config.database.url or ""
+        joint = "&" if "?" in url else "?"
+        database = attrs.evolve(config.database, url=f"{url}{joint}role={prefix}_{role}")
+        install = attrs.evolve(config.worker.install, enable=False)
+        worker = attrs.evolve(config.worker, install=install)
+        return attrs.evolve(config, database=database, worker=worker)
+
+    queues = [Q, "bills", "fresh"]
+    for name in queues:
+
+        @task(name=name, registry=registry, queue=name, on_success="archive")
+        async def work(context: Context) -> None:
+            ran.append(context.queue)
+
+    async with connect(config=as_role("producer")):
+        for name in queues:
+            await NamedTask(name, queue=name).defer()
+    async with working(as_role("worker"), registry):
+        for name in queues:
+            await Rows(guest).empty(name)
+    assert sorted(ran) == sorted(queues)
+
+
+async def test_without_roles_a_worker_needs_no_more_than_the_tables(
+    guest: Connection, prefix: str, config: Config, registry: Registry
+):
+    """Who may not make a queue is told which, and by whom it can be made."""
+    role = f"{prefix}_worker"
+    await guest.execute(f"CREATE ROLE {role}; GRANT USAGE ON SCHEMA pgmq, pgtasks TO {role}")
+    await guest.execute(f"GRANT SELECT ON pgmq.meta TO {role}; SET ROLE {role}")
+    with pytest.raises(SchemaError, match="pgtasks queue create fresh"):
+        await Store(guest).create_queue("fresh")
