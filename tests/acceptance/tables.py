@@ -10,7 +10,7 @@ import attrs
 from eventually import eventually_async
 
 _WAITING = """
-    SELECT msg_id, read_ct, headers, last_read_at, vt <= clock_timestamp() AS is_due
+    SELECT msg_id, read_ct, headers, vt <= clock_timestamp() AS is_due
     FROM pgmq.q_default ORDER BY msg_id
 """
 _ARCHIVED = "SELECT msg_id, read_ct, headers FROM pgmq.a_default ORDER BY msg_id"

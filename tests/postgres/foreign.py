@@ -186,7 +186,9 @@ INSERT INTO pgmq.meta VALUES ('parted', true, false);
 CATALOG = """
 SELECT 'namespace', to_jsonb(one)::text FROM pg_namespace AS one WHERE nspname = 'pgmq'
 UNION ALL
-SELECT 'class', to_jsonb(one)::text || xmin FROM pg_class AS one
+-- But for what vacuuming writes down.
+SELECT 'class', (to_jsonb(one) - ARRAY['relpages', 'reltuples', 'relallvisible', 'relallfrozen',
+    'relfrozenxid', 'relminmxid'])::text || xmin FROM pg_class AS one
 WHERE relnamespace = 'pgmq'::regnamespace
 UNION ALL
 SELECT 'attribute', to_jsonb(one)::text || one.xmin FROM pg_attribute AS one
