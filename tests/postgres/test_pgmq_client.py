@@ -22,6 +22,7 @@ from postgres.pgmq_client import (
     public_methods,
     settings_of,
 )
+from psycopg_pool import ConnectionPool
 from sqlalchemy import text
 
 from pgtasks import Config, Registry, connect, task
@@ -489,8 +490,12 @@ async def test_without_the_extension_it_must_not_ask_for_it(
     shared_url: str, monkeypatch: pytest.MonkeyPatch
 ):
     where = settings_of(shared_url)["conn_string"]
-    with pytest.raises(psycopg.errors.Error, match="extension"):
-        SyncPGMQueue(conn_string=where).close()
+    # With a pool of ours: it would not close its own.
+    with (
+        ConnectionPool(where, min_size=1, max_size=2, open=True) as pool,
+        pytest.raises(psycopg.errors.Error, match="extension"),
+    ):
+        SyncPGMQueue(pool=pool)
     monkeypatch.setenv("PG_INIT_EXTENSION", "false")
     client = SyncPGMQueue(conn_string=where)
     client.create_queue("by_environment")
