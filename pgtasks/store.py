@@ -1,7 +1,7 @@
 """Store: the only module that speaks SQL, one method for each file in sql/."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib.resources import files
@@ -57,7 +57,23 @@ def statement(name: str) -> str:
     return files("pgtasks").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
 
 
-@cache
+_forgets: list[Callable[[], None]] = []
+
+
+def _by_layout(made: Callable[..., str]) -> Callable[..., str]:
+    """Keep what a function returns, until tables are found that are laid out otherwise."""
+    kept = cache(made)
+    _forgets.append(kept.cache_clear)
+    return kept
+
+
+def forget_texts() -> None:
+    """Make the texts of statements on queues anew, by what is known of their layouts now."""
+    for forget in _forgets:
+        forget()
+
+
+@_by_layout
 def _on_queue(name: str, queue: str) -> str:
     # Here and below names become part of a statement; the rules for names leave nothing in them
     # that would need quoting, and they are quoted all the same.
@@ -66,7 +82,7 @@ def _on_queue(name: str, queue: str) -> str:
     return text.replace("{q}", f'pgmq."q_{queue}"').replace("{a}", f'pgmq."a_{queue}"')
 
 
-@cache
+@_by_layout
 def _on_queues(name: str, queues: tuple[str, ...]) -> str:
     # The rows of all of them, each queue at its place. Without what is said on top: it would be
     # sent, and kept by the server, as often as there are queues.
@@ -87,7 +103,7 @@ def _on_databases(text: str, **names: str) -> str:
     return text
 
 
-@cache
+@_by_layout
 def _on_archive(name: str, queue: str, *, done: bool) -> str:
     return _on_queue(name, queue).replace("{ended}", _ENDED[done])
 
@@ -280,8 +296,7 @@ class Store:
         """Look how the tables of queues are laid out, so that our statements fit them."""
         rows = await self.on.fetch(statement("layouts"))
         if note_layouts((queue, Layout(*facts)) for queue, *facts in rows):
-            _on_queue.cache_clear()
-            _on_archive.cache_clear()
+            forget_texts()
 
     async def queue_counts(self, queue: str) -> Record:
         """Count what is in a queue and in its archive."""

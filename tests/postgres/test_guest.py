@@ -56,8 +56,7 @@ def fresh_layouts() -> Iterator[None]:
     """What a process learns of a database holds for the next one's queues too; not among tests."""
     yield
     layout._noted.clear()
-    statements._on_queue.cache_clear()
-    statements._on_archive.cache_clear()
+    statements.forget_texts()
 
 
 @pytest.fixture(params=SHAPES)
@@ -269,7 +268,8 @@ async def test_how_its_tables_are_laid_out_is_looked_at(host: Connection, shape:
 
     async def looked() -> dict[str, layout.Layout]:
         await store.note_layouts()
-        found, layout._noted = layout._noted, {}
+        found = dict(layout._noted)
+        layout._noted.clear()
         return found
 
     await host.execute(shaped(shape) + "SELECT pgmq.create('emails'), pgmq.create('Bills')")
