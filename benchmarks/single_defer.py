@@ -14,6 +14,7 @@ from benchmarks.stats import Series
 from benchmarks.workload import nothing
 from pgtasks import connect
 from pgtasks.connection import Connection, Pool
+from pgtasks.sender import CARRIERS
 
 QUEUE = "bench_single"
 AT_ONCE = 50
@@ -51,8 +52,8 @@ async def run(bench: Bench) -> Result:
         "messages stored one by one, each awaited until it is on disk",
         tuple(_series(label, samples) for label in samples),
         (
-            f"`defer` goes through its pool of at most {bench.config.database.max_connections} "
-            f"connections; the bare statements have one, or {AT_ONCE}. One process listens."
+            f"`defer` has at most {CARRIERS} statements under way; the bare statements have one "
+            f"connection, or {AT_ONCE}. One process listens."
         ),
     )
 
