@@ -37,7 +37,7 @@ LOOK_AHEAD_SECONDS = 0.1
 """Messages are claimed ahead of their slots for so long as the slots will take to reach them."""
 STALE_SECONDS = 1.0
 """What was claimed ahead and not reached for so long is given back."""
-MESSAGES_A_TURN = 16
+MESSAGES_A_TURN = 8
 """How many messages that never wait a runner runs before others get the loop."""
 
 _MESSAGE_ID = itemgetter("msg_id")
@@ -212,8 +212,9 @@ class Scheduler:
 
     def _enough(self) -> int:
         # Claims of one message cost ten times what a batch costs each; with messages held ready
-        # there is time to wait for a batch's worth of room.
-        return max(1, self._ahead() // 2)
+        # there is time to wait for a batch's worth of room. Not for half of it: until the claim
+        # is sent the slots run hundreds more, and while it is on its way they must not run dry.
+        return max(1, self._ahead() // 4)
 
     def _note_room(self) -> None:
         if len(self._running) + len(self._ready) <= self._room_at:
