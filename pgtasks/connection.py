@@ -33,6 +33,9 @@ SLOWEST_BYTES = 1_000_000
 SLOWEST_MESSAGES = 2_000
 """messages a second: a server that stores fewer than that of a large call is given up."""
 
+ROLLBACK_SECONDS = 1.0
+"""How long whatever failed waits for its ROLLBACK: the server does that by itself, too."""
+
 WORKER_SETTINGS: Mapping[str, str] = {
     # A lost claim or completion only means that the message runs again after a crash of the
     # server, which at-least-once allows; not waiting for the disk makes small batches 3x faster.
@@ -221,14 +224,15 @@ async def transaction(connection: Connection) -> AsyncIterator[None]:
     asyncpg's own is left open then: its ROLLBACK is cancelled too.
     """
     opened = connection.transaction()
-    await opened.start()
+    await bounded(connection, lambda _: opened.start())
     try:
         yield
     except BaseException:
-        with anyio.move_on_after(CALL_SECONDS, shield=True) as bound:
-            await opened.rollback()
-        if bound.cancelled_caught:
-            connection.terminate()
+        if not is_closed(connection):
+            with anyio.move_on_after(ROLLBACK_SECONDS, shield=True) as bound:
+                await opened.rollback()
+            if bound.cancelled_caught:  # the server rolls back once it has noticed
+                connection.terminate()
         raise
     # A COMMIT that is cancelled may have happened: it is waited for.
     with anyio.CancelScope(shield=True):

@@ -123,7 +123,8 @@ async def upgrade(connection: Connection) -> list[Migration]:
         return []
     try:
         async with connection.transaction(isolation="read_committed"):
-            await connection.execute(f"{_ONLY_BUILT_IN}; {_UNLIMITED}")
+            await connection.execute(_ONLY_BUILT_IN)
+            await connection.execute(_UNLIMITED)
             await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})", timeout=600)
             missing = await _missing(connection)
             for step in missing:

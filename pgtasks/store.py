@@ -247,9 +247,9 @@ class Store:
         """Let the commit of this transaction wait for the disk."""
         await self.on.fetch(statement("wait_for_disk"))
 
-    async def plan_anew(self) -> None:
-        """Let no statement of this transaction run by a plan that was made earlier."""
-        await self.on.fetch(statement("plan_anew"))
+    async def guard_transaction(self) -> None:
+        """Let no older plan be used in this transaction, and no client that is gone hold it up."""
+        await self.on.fetch(statement("guard_transaction"))
 
     async def next_due_seconds(self, queue: str, since: datetime) -> float | None:
         """Return in how many seconds the next message is due; None when nothing waits."""

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -11,7 +12,7 @@ import attrs
 
 from pgtasks import settlement
 from pgtasks.client import Client
-from pgtasks.connection import CALL_SECONDS, Connection, transaction
+from pgtasks.connection import CALL_SECONDS, Connection, bounded, transaction
 from pgtasks.context import Context
 from pgtasks.errors import LeaseLost
 from pgtasks.message import Message
@@ -39,8 +40,7 @@ class WorkerTies:
                     yield connection
                     # The row may be gone before this side knows: the keeper must not wonder.
                     lease.settling = True
-                    await Store(connection).plan_anew()
-                    await self._complete(Store(connection), context)
+                    await self._end(context, connection)
             except BaseException:
                 lease.settling = False
                 raise
@@ -53,7 +53,7 @@ class WorkerTies:
         async with self._connection() as connection:
             with anyio.fail_after(CALL_SECONDS):
                 while True:
-                    row = await _extend(connection, message.queue, extension)
+                    row = await bounded(connection, partial(_extend, message.queue, extension))
                     if not row["held"]:
                         raise LeaseLost(_lost_text(message))
                     if row["extended"]:
@@ -65,8 +65,14 @@ class WorkerTies:
         seconds = self.client.config.database.acquire_timeout.total_seconds()
         return self.client.pool.acquire(timeout=seconds)
 
-    async def _complete(self, store: Store, context: Context) -> None:
-        message = context.message
+    async def _end(self, context: Context, connection: Connection) -> None:
+        if not await bounded(connection, partial(self._complete, context)):
+            raise LeaseLost(_lost_text(context.message))
+
+    async def _complete(self, context: Context, connection: Connection) -> bool:
+        """Complete the context's message; tell whether its lease was still held."""
+        message, store = context.message, Store(connection)
+        await store.guard_transaction()
         run = Run(monotonic() - context.started_at, self.worker)
         ending = settlement.succeeded(message, context.policy, run)
         ids = [message.message_id]
@@ -74,13 +80,12 @@ class WorkerTies:
             ended = await store.complete(message.queue, ids, message.delivery)
         else:
             ended = await store.archive(message.queue, ids, message.delivery, [ending.state])
-        if not ended:
-            raise LeaseLost(_lost_text(message))
+        return bool(ended)
 
 
-async def _extend(connection: Connection, queue: str, extension: Extension) -> Record:
+async def _extend(queue: str, extension: Extension, connection: Connection) -> Record:
     async with transaction(connection):
-        await Store(connection).plan_anew()
+        await Store(connection).guard_transaction()
         [row] = await Store(connection).extend(queue, [extension])
     return row
 

@@ -3,13 +3,16 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
+from acceptance.checker import Checker
 from acceptance.conftest import StartWorker
+from acceptance.evidence import CREATE_EFFECTS
 from acceptance.history import History
 from acceptance.proxy import Link, Proxy
 from acceptance.tables import Tables
-from acceptance.tasks_under_test import quick, slow
+from acceptance.tasks_under_test import quick, slow, takes_effect
 from acceptance.worker_process import WorkerProcess
 from eventually import eventually, eventually_async
 
@@ -141,6 +144,50 @@ async def test_a_network_that_swallows_everything(
     assert await asyncio.to_thread(worker.stop) in (exit_codes.OK, exit_codes.UNSETTLED)
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [b"WITH due AS", b"INSERT INTO pgmq", b"WITH ours AS", b"COMMIT;"],
+    ids=["claim", "archive", "extend", "commit"],
+)
+async def test_a_connection_that_falls_silent_in_a_statement_is_given_up_in_time(  # noqa: PLR0917 - fixtures
+    start_worker: StartWorker,
+    proxy: Proxy,
+    client: Client,
+    tables: Tables,
+    history: History,
+    checker: Checker,
+    statement: bytes,
+) -> None:
+    """It stays open, and nothing passes any more; another one does its work soon after."""
+    silent: dict[Link, float] = {}
+    again: list[float] = []
+
+    def holds(link: Link, _is_answer: bool) -> bool:
+        if link.sees(statement) and link not in silent:
+            if silent:
+                again.append(time.monotonic())
+            else:
+                history.fault("silent-network")
+                silent[link] = time.monotonic()
+        return link in silent
+
+    await tables.connection.execute(CREATE_EFFECTS)
+    worker = await ready(behind(start_worker, proxy, "--concurrency", "8"))
+    history.accepted("long", await slow.defer("long", 5.0))
+    await asyncio.to_thread(history.wait_until_started, 1)
+    proxy.faults.holds = holds
+    for n in range(40):
+        history.accepted(f"m{n}", await quick.defer(f"m{n}"))
+        history.accepted(f"e{n}", await takes_effect.defer(f"e{n}"), has_effect=True)
+    await eventually_async(partial(_any, again), within_seconds=CALL_SECONDS + 5)
+    assert again[0] - min(silent.values()) < CALL_SECONDS + LATE_SECONDS
+    await drained(tables)
+    proxy.faults.holds = lambda _link, _is_answer: False
+    assert history.starts()["long"] == 1, "its lease was lost"
+    await checker.check()
+    assert len(worker.lines("worker ready")) == 1, "its process was replaced"
+
+
 async def test_no_call_of_a_client_takes_longer_than_its_bound(
     proxy: Proxy, client: Client, tables: Tables
 ) -> None:
@@ -195,6 +242,10 @@ async def test_a_listener_whose_server_is_gone_without_a_word(
 
 def _listens(proxy: Proxy, but: Link | None = None) -> None:
     assert [link for link in proxy.links if link is not but and link.sees(b"LISTEN")]
+
+
+async def _any(times: list[float]) -> None:
+    assert times
 
 
 def _happened(history: History, what: str) -> None:

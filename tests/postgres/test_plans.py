@@ -133,7 +133,7 @@ WAYS = {
         {"plan_cache_mode": "force_generic_plan"},
         is_planned_anew=False,
         names=("complete", "archive", "extend"),
-        first=statement("plan_anew"),
+        first=statement("guard_transaction"),
     ),
 }
 
