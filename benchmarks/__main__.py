@@ -19,6 +19,7 @@ from benchmarks import (
     machine,
     many_queues,
     memory,
+    pgmq_functions,
     pickup,
     pinned,
     retention,
@@ -49,6 +50,7 @@ BENCHMARKS: Mapping[str, Callable[[Bench], Awaitable[Result | tuple[Result, ...]
     "retention": retention.run,
     "roadster": roadster.run,
     "peers": peers.run,
+    "pgmq-functions": pgmq_functions.run,
 }
 
 

@@ -20,6 +20,7 @@ NAMES = (
     "memory",
     "retention",
     "roadster",
+    "pgmq-functions",
 )
 ALL = "all"
 PEERS = "peers"

@@ -51,5 +51,6 @@ class Pgmq:
         await self.connection.execute(
             f'INSERT INTO pgmq."q_{queue}" (vt, message) '
             f"SELECT clock_timestamp() + interval '{due}', jsonb_build_object('n', n) "
-            f"FROM generate_series(1, {count}) AS n"
+            f"FROM generate_series(1, {count}) AS n",
+            timeout=120,
         )

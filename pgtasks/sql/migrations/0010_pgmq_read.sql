@@ -6,39 +6,45 @@
 -- The order is that of pgmq: by msg_id among what is due. No index has this order, and neither of
 -- the two ways to it is always a short one. By msg_id one walks past all that is delayed or being
 -- worked on, and a million delayed messages take a second; by vt one finds what is due, and sorts
--- all of it. pgmq._pgtasks_first() takes the way that turns out to be short:
+-- all of it. pgmq._pgtasks_first() looks for a short one:
 --
---     the first messages by msg_id, a hundred more than are wanted: mostly enough are due, or
---         these were all that there are;
+--     a table of up to 50 pages is walked by msg_id, and no more need be known: to ask costs as
+--         much as to read one message;
+--     else the first messages by msg_id, a hundred more than are wanted: mostly enough are due;
 --     else what is due by vt, up to a thousand: mostly that is all that is due;
 --     else the first five thousand by msg_id.
 --
 -- Only where more than a thousand are due and five thousand that are not stand before them is the
--- order another one: the longest due first. Whatever the queue, a read looks at no more than six
--- thousand rows more than it is asked for.
+-- order another one: the longest due first. Whatever the queue, a read looks at some six thousand
+-- rows more than it is asked for, and at no more.
 
--- The messages to choose from: the lowest msg_id of those that are due, more than are wanted, for
--- others may be reading them too. NULL when it would take too long to find these.
+-- The messages to choose from: the lowest msg_id of those that are due, some more than are wanted,
+-- for others may be reading them too. NULL when any will do that is due.
 CREATE OR REPLACE FUNCTION pgmq._pgtasks_first(
-    queue text, moment timestamptz, wanted bigint, conditional jsonb
+    queue text, moment timestamptz, wanted bigint, condition jsonb
 ) RETURNS bigint[]
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    small CONSTANT bigint := 50 * 8192;
     spare CONSTANT bigint := 100;
     few CONSTANT bigint := 1000;
     far CONSTANT bigint := 5000;
-    found bigint[];
+    candidates bigint[];
+    nearest bigint[];
     seen bigint;
 BEGIN
+    IF pg_relation_size(format('pgmq.%I', queue)::regclass) <= small THEN
+        RETURN NULL;
+    END IF;
     EXECUTE format(
         'SELECT coalesce(array_agg(msg_id) FILTER (
             WHERE vt <= $1 AND ($2 IS NULL OR message @> $2)), ''{}''), count(*)
         FROM (SELECT msg_id, vt, message FROM pgmq.%I ORDER BY msg_id LIMIT $3) AS front', queue)
-    INTO found, seen USING moment, conditional, wanted + spare;
-    IF seen < wanted + spare OR cardinality(found) >= wanted THEN
-        RETURN found;
+    INTO candidates, seen USING moment, condition, wanted + spare;
+    IF seen < wanted + spare OR cardinality(candidates) >= wanted THEN
+        RETURN candidates;
     END IF;
     EXECUTE format(
         'SELECT ARRAY(
@@ -46,9 +52,9 @@ BEGIN
             WHERE vt <= $1 AND ($2 IS NULL OR message @> $2)
             ORDER BY vt LIMIT $3
         )', queue)
-    INTO found USING moment, conditional, wanted + few;
-    IF cardinality(found) < wanted + few THEN
-        RETURN found;
+    INTO candidates USING moment, condition, wanted + few;
+    IF cardinality(candidates) < wanted + few THEN
+        RETURN candidates;
     END IF;
     EXECUTE format(
         'SELECT ARRAY(
@@ -57,8 +63,8 @@ BEGIN
             WHERE vt <= $1 AND ($2 IS NULL OR message @> $2)
             LIMIT $3
         )', queue)
-    INTO found USING moment, conditional, wanted + spare, wanted + far;
-    RETURN CASE WHEN cardinality(found) >= wanted THEN found END;
+    INTO nearest USING moment, condition, wanted + spare, wanted + far;
+    RETURN CASE WHEN cardinality(nearest) >= wanted THEN nearest ELSE candidates[:wanted] END;
 END
 $$;
 
@@ -71,33 +77,32 @@ AS $$
 DECLARE
     queue text := pgmq.format_table_name(queue_name, 'q');
     moment timestamptz := clock_timestamp();
-    wanted bigint := coalesce(qty, 2147483647);
+    wanted integer := coalesce(qty, 2147483647);
     condition jsonb := nullif(conditional, '{}');
-    found bigint[] := pgmq._pgtasks_first(queue, moment, wanted, condition);
-    got bigint := 0;
+    candidates bigint[] := pgmq._pgtasks_first(queue, moment, wanted, condition);
+    got bigint;
 BEGIN
-    IF found = '{}' THEN
+    IF candidates = '{}' THEN
         RETURN;
-    ELSIF found IS NOT NULL THEN
-        RETURN QUERY EXECUTE format(
-            'UPDATE pgmq.%I
-            SET vt = clock_timestamp() + $4, last_read_at = clock_timestamp(),
-                read_ct = least(read_ct, 2147483646) + 1
-            WHERE msg_id = ANY(ARRAY(
-                SELECT msg_id FROM pgmq.%I
-                WHERE msg_id = ANY($1) AND vt <= $2
-                ORDER BY msg_id LIMIT $3
-                FOR UPDATE SKIP LOCKED
-            ))
-            RETURNING msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers',
-            queue, queue)
-        USING found, moment, wanted, make_interval(secs => vt);
-        GET DIAGNOSTICS got = ROW_COUNT;
-        IF got >= least(wanted, cardinality(found)) THEN
-            RETURN;
-        END IF;
     END IF;
-    -- Others are reading all that we found, or we found nothing within reach.
+    RETURN QUERY EXECUTE format(
+        'UPDATE pgmq.%I
+        SET vt = clock_timestamp() + $5, last_read_at = clock_timestamp(),
+            read_ct = least(read_ct, 2147483646) + 1
+        WHERE msg_id = ANY(ARRAY(
+            SELECT msg_id FROM pgmq.%I
+            WHERE ($1 IS NULL OR msg_id = ANY($1))
+                AND vt <= $2 AND ($3 IS NULL OR message @> $3)
+            ORDER BY msg_id LIMIT $4
+            FOR UPDATE SKIP LOCKED
+        ))
+        RETURNING msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers', queue, queue)
+    USING candidates, moment, condition, wanted, make_interval(secs => vt);
+    GET DIAGNOSTICS got = ROW_COUNT;
+    IF candidates IS NULL OR got >= least(wanted, cardinality(candidates)) THEN
+        RETURN;
+    END IF;
+    -- Others are reading these.
     RETURN QUERY EXECUTE format(
         'UPDATE pgmq.%I
         SET vt = clock_timestamp() + $4, last_read_at = clock_timestamp(),
@@ -121,28 +126,26 @@ AS $$
 DECLARE
     queue text := pgmq.format_table_name(queue_name, 'q');
     moment timestamptz := clock_timestamp();
-    wanted bigint := coalesce(qty, 2147483647);
-    found bigint[] := pgmq._pgtasks_first(queue, moment, wanted, NULL);
-    got bigint := 0;
+    wanted integer := coalesce(qty, 2147483647);
+    candidates bigint[] := pgmq._pgtasks_first(queue, moment, wanted, NULL);
+    got bigint;
 BEGIN
-    IF found = '{}' THEN
+    IF candidates = '{}' THEN
         RETURN;
-    ELSIF found IS NOT NULL THEN
-        RETURN QUERY EXECUTE format(
-            'DELETE FROM pgmq.%I
-            WHERE msg_id = ANY(ARRAY(
-                SELECT msg_id FROM pgmq.%I
-                WHERE msg_id = ANY($1) AND vt <= $2
-                ORDER BY msg_id LIMIT $3
-                FOR UPDATE SKIP LOCKED
-            ))
-            RETURNING msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers',
-            queue, queue)
-        USING found, moment, wanted;
-        GET DIAGNOSTICS got = ROW_COUNT;
-        IF got >= least(wanted, cardinality(found)) THEN
-            RETURN;
-        END IF;
+    END IF;
+    RETURN QUERY EXECUTE format(
+        'DELETE FROM pgmq.%I
+        WHERE msg_id = ANY(ARRAY(
+            SELECT msg_id FROM pgmq.%I
+            WHERE ($1 IS NULL OR msg_id = ANY($1)) AND vt <= $2
+            ORDER BY msg_id LIMIT $3
+            FOR UPDATE SKIP LOCKED
+        ))
+        RETURNING msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers', queue, queue)
+    USING candidates, moment, wanted;
+    GET DIAGNOSTICS got = ROW_COUNT;
+    IF candidates IS NULL OR got >= least(wanted, cardinality(candidates)) THEN
+        RETURN;
     END IF;
     RETURN QUERY EXECUTE format(
         'DELETE FROM pgmq.%I
