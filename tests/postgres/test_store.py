@@ -526,6 +526,22 @@ async def test_giving_back_is_due_at_once_and_counted(store: Store, rows: Rows):
     assert await claimed(store) == [made]
 
 
+async def test_what_was_put_back_in_the_last_moment_of_its_process_keeps_its_delay(
+    store: Store, rows: Rows
+):
+    """Its lease has ended, and the dead process had not been told."""
+    made, again = await rows.put("{}"), await rows.put("{}")
+    await claimed(store)
+    await store.retry(Q, [made], 1, [LEASE], ['{"failures":1}'])
+
+    assert await store.give_back(Q, [made, again], 1) == [again]
+    assert await store.give_back(Q, [made, again], 1) == []
+
+    assert await rows.state(made) == {"failures": 1}
+    assert (await rows.one(made))["due_in"] > 0
+    assert await rows.state(again) == {"releases": 1}
+
+
 async def test_counting_a_crash_keeps_the_lease(store: Store, rows: Rows):
     made = await rows.put('{"a": 1}', enqueued_at="'infinity'")
     await claimed(store)
