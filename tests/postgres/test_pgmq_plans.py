@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 import pytest
-from postgres.pgmq import Pgmq
+from postgres.pgmq_functions import Pgmq
 
 MANY = int(os.environ.get("PGTASKS_TEST_ROWS", "80000"))
 """Set it to 1000000 to see it at full length; the bounds are the same."""
