@@ -38,11 +38,13 @@ def main(argv: Sequence[str]) -> int:
     logging.getLogger("asyncpg").setLevel(logging.CRITICAL)  # it is meant to fail
     seed = randbelow(10**6) if asked.seed is None else asked.seed
     print(f"seed {seed}", flush=True)
+    load = machine.load()
     with OwnServer() as server:
         rows = asyncio.run(_run_all(server, asked.faults or list(FAULTS), seed, asked.seconds))
         if asked.messages:
             rows.append(asyncio.run(throughput_row(server, asked.messages)))
         facts = asyncio.run(machine.facts(server.url)) if asked.write else {}
+        facts["load"] = f"{load} before, {machine.load()} after (of the last minute)"
     text = to_markdown({**facts, "seed": str(seed)}, rows)
     print(text)
     broken = [(row.name, text) for row in rows for text in row.verdict.violations]
