@@ -20,6 +20,8 @@ from pgtasks.settlement import Run
 from pgtasks.settler import Settler
 from pgtasks.store import Extension, Record, Store
 
+SHORTEST_END_SECONDS = 0.1
+
 
 @attrs.frozen
 class WorkerTies:
@@ -66,7 +68,10 @@ class WorkerTies:
         return self.client.pool.acquire(timeout=seconds)
 
     async def _end(self, context: Context, connection: Connection) -> None:
-        if not await bounded(connection, partial(self._complete, context)):
+        # Not beyond the lease: whoever has the message next must not begin while this one waits.
+        left = context.lease.over_at - monotonic()
+        seconds = min(CALL_SECONDS, max(SHORTEST_END_SECONDS, left))
+        if not await bounded(connection, partial(self._complete, context), seconds=seconds):
             raise LeaseLost(_lost_text(context.message))
 
     async def _complete(self, context: Context, connection: Connection) -> bool:

@@ -188,9 +188,13 @@ async def takes_effect(context: Context, key: str) -> None:
 @task
 async def writes_in_a_transaction(key: str, seconds: float) -> None:
     record("start", key)
-    async with current_message().transaction() as connection:
-        await connection.execute("CREATE TEMPORARY TABLE IF NOT EXISTS written (key text)")
-        await asyncio.sleep(seconds)
+    try:
+        async with current_message().transaction() as connection:
+            await connection.execute("CREATE TEMPORARY TABLE IF NOT EXISTS written (key text)")
+            await asyncio.sleep(seconds)
+    except BaseException:
+        record("raised", key)
+        raise
     record("end", key)
 
 

@@ -68,6 +68,27 @@ async def test_a_table_that_somebody_locks_is_waited_for(
     assert worker.stop() == exit_codes.OK
 
 
+async def test_a_completion_that_waits_for_a_lock_ends_before_its_lease(
+    start_worker: StartWorker,
+    tables: Tables,
+    client: Client,
+    history: History,
+    database_url: str,
+) -> None:
+    """The task is still running then: another run must not begin beside it."""
+    worker = start_worker(environ={"PGTASKS__TASK__DELAY": "100ms"}).wait_until_ready()
+    await writes_in_a_transaction.defer("completes", 0.5)
+    history.wait_until_started(1)
+    async with locked(database_url, "LOCK TABLE pgmq.q_default IN ACCESS EXCLUSIVE MODE"):
+        eventually(lambda: _happened(history, "raised"))
+        await asyncio.sleep(LEASE_SECONDS)
+    await tables.drained()
+    ended = history.of("completes", "raised")[0]
+    assert ended.at - history.of("completes")[0].at < LEASE_SECONDS
+    assert history.of("completes")[1].at > ended.at
+    assert worker.stop() == exit_codes.OK
+
+
 async def test_rows_that_somebody_locks_are_left_alone(
     start_worker: StartWorker,
     tables: Tables,

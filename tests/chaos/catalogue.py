@@ -16,11 +16,15 @@ FAULTS: Mapping[str, Fault] = {
     "blocked-loop": process_faults.BlockedLoop(),
     "poison": process_faults.Poison(),
     "ended-connections": connection_faults.EndedConnections(),
+    "hammered-connections": connection_faults.HammeredConnections(),
     "silent-network": connection_faults.SilentNetwork(),
     "bad-network": connection_faults.BadNetwork(),
     "killed-mid-statement": connection_faults.KilledMidStatement(),
     "cut-network": connection_faults.CutNetwork(),
     "killed-postgres": database_faults.KilledPostgres(),
+    "absent-postgres": database_faults.AbsentPostgres(),
+    "read-only-postgres": database_faults.ReadOnlyPostgres(),
+    "locked-table": database_faults.LockedTable(),
     "locked-rows": database_faults.LockedRows(),
 }
 """By the name that stands on the command line, in the order of the report."""

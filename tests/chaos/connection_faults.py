@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from time import monotonic
 
 from acceptance.trap import STATEMENTS, Trap
 from chaos.arena import LEASE_SECONDS, WORKERS, Arena
@@ -27,6 +28,21 @@ class EndedConnections(Fault):
         kind = arena.random.choice(KINDS)
         with arena.history.lasting_fault("ended-connections"):
             await arena.execute(_END, f"pgtasks {kind}")
+
+
+class HammeredConnections(Fault):
+    """One kind after another, ten times a second, for as long as it takes to hit each often."""
+
+    name = "connections are ended ten times a second for up to 10 s"
+    measured = "resumed"
+    target_seconds = BACK_SECONDS
+
+    async def strike(self, arena: Arena) -> None:
+        until = monotonic() + arena.random.uniform(3.0, 10.0)
+        with arena.history.lasting_fault("hammered-connections"):
+            while monotonic() < until:
+                await arena.execute(_END, f"pgtasks {arena.random.choice(KINDS)}")
+                await asyncio.sleep(0.1)
 
 
 class SilentNetwork(Fault):
