@@ -16,7 +16,7 @@ QUEUES = {
     "none of them due": [(MANY, "1 hour")],
     "nothing": [],
 }
-LOOKING = 400
+LOOKING = 700
 """How many pages are enough to find the first messages; to change one takes about ten more."""
 CALLS = {
     "read('jobs', 3600, 1)": LOOKING, "pop('jobs')": LOOKING,

@@ -38,7 +38,11 @@ BEGIN
     -- in other letters have the same tables.
     PERFORM pg_advisory_xact_lock(hashtext('pgmq.queue_' || name));
     PERFORM pg_advisory_xact_lock(hashtext('pgmq.queue_' || lower(name)));
-    is_new := to_regclass(format('pgmq.%I', queue)) IS NULL;
+    -- Not to_regclass: it may know a table that somebody has dropped while we waited.
+    is_new := NOT EXISTS (
+        SELECT FROM pg_class
+        WHERE relnamespace = 'pgmq'::regnamespace AND relname = queue::name
+    );
     IF is_new THEN
         IF is_unlogged THEN
             EXECUTE format(
