@@ -558,6 +558,13 @@ async def test_an_archive_is_pruned_without_an_index_of_ours(
     assert len(await Rows(guest).archived_ids(Q)) == 3
 
 
+async def test_room_is_made_when_somebody_asks_for_it(guest: Connection):
+    options = "SELECT reloptions FROM pg_class WHERE oid = 'pgmq.q_emails'::regclass"
+    assert await guest.fetchval(options) is None
+    await guest.execute("SELECT pgtasks.make_room('emails')")
+    assert "fillfactor=50" in await guest.fetchval(options)
+
+
 async def test_the_index_is_made_when_somebody_asks_for_it(guest: Connection):
     await guest.execute("SELECT pgtasks.index_archive($1)".replace("$1", f"'{Q}'"))
     assert await guest.fetchval(
