@@ -86,7 +86,7 @@ def _table(result: Result, image: str | None) -> str:
 
 def _said_ratio(series: Series, result: Result) -> str:
     found = _ratio(series, result)
-    return "" if found is None else f"{found:.2f} times {series.beside}"
+    return "" if found is None else f"{times(found)} times {series.beside}"
 
 
 def _ratio(series: Series, result: Result) -> float | None:
@@ -109,6 +109,16 @@ def distribution(label: str, samples: Sequence[float]) -> Curve:
     """Return how many percent of the samples are not above each value."""
     percents = tuple(part / 2 for part in range(201))
     return Curve(label, tuple(percentile(samples, percent) for percent in percents), percents)
+
+
+def times(value: float) -> str:
+    """Return a ratio; one far below 1 is not rounded to nothing.
+
+    Example:
+        >>> times(3.456), times(0.0123)
+        ('3.46', '0.012')
+    """
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
 def amount(value: float) -> str:

@@ -24,7 +24,7 @@ from benchmarks.peers.contestant import (
     set_up,
 )
 from benchmarks.peers.environment import Environment, NotInstalledError, install
-from benchmarks.report import Result
+from benchmarks.report import Result, times
 from benchmarks.rounds import Sample, compete
 from benchmarks.server import empty_database, own_database
 from benchmarks.stats import Series, ratio
@@ -154,7 +154,7 @@ def ratios(series: tuple[Series, ...], ours: str | None) -> str:
     """Say how many times the others' figures ours are."""
     own = next((one for one in series if one.label == ours), None)
     others = [
-        f"{ratio(own.samples, other.samples):.2f} times {other.label}"
+        f"{times(ratio(own.samples, other.samples))} times {other.label}"
         for other in series
         if own is not None and other is not own
     ]

@@ -15,6 +15,7 @@ from benchmarks.report import (
     amount,
     distribution,
     put_between_markers,
+    times,
     to_json,
     to_markdown,
 )
@@ -68,6 +69,11 @@ async def test_rounds_begin_with_another_each_time_and_the_warm_up_is_not_counte
 )
 def test_amounts(value: float, text: str) -> None:
     assert amount(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(3.456, "3.46"), (0.375, "0.38"), (0.0032, "0.0032")])
+def test_a_small_ratio_is_not_rounded_to_nothing(value: float, text: str) -> None:
+    assert times(value) == text
 
 
 def test_all_means_every_benchmark() -> None:
