@@ -49,8 +49,8 @@ BENCHMARKS: Mapping[str, Callable[[Bench], Awaitable[Result | tuple[Result, ...]
     "memory": memory.run,
     "retention": retention.run,
     "roadster": roadster.run,
-    "peers": peers.run,
     "pgmq-functions": pgmq_functions.run,
+    "peers": peers.run,
 }
 
 
