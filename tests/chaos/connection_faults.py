@@ -17,6 +17,11 @@ _END = """
 """
 
 
+async def end_connections(arena: Arena, kind: str) -> None:
+    """Have the server end all connections of one kind."""
+    await arena.execute(_END, f"pgtasks {kind}")
+
+
 class EndedConnections(Fault):
     """All of one kind at once; the client's are also those with which we defer."""
 
@@ -41,7 +46,7 @@ class HammeredConnections(Fault):
         until = monotonic() + arena.random.uniform(3.0, 10.0)
         with arena.history.lasting_fault("hammered-connections"):
             while monotonic() < until:
-                await arena.execute(_END, f"pgtasks {arena.random.choice(KINDS)}")
+                await end_connections(arena, arena.random.choice(KINDS))
                 await asyncio.sleep(0.1)
 
 
