@@ -54,7 +54,8 @@ class Recovery:
 async def measure(strike: Strike, arena: Arena) -> Recovery:
     """Strike, and count."""
     await asyncio.sleep(BEFORE_SECONDS)
-    with arena.history.lasting_fault("struck"):
+    # The harshest of them: one after which a server may have forgotten its last words.
+    with arena.history.lasting_fault("postgres-killed"):
         await strike(arena)
     over_at = monotonic()
     await asyncio.sleep(AFTER_SECONDS)
