@@ -20,6 +20,8 @@ class KilledChild(Fault):
     async def strike(self, arena: Arena) -> None:
         worker, child = await arena.any_child()
         worker.signal_child(child)
+        # Killed faster than they start, none would ever work.
+        await asyncio.sleep(2.0)
 
 
 class KilledMachine(Fault):
