@@ -1,6 +1,7 @@
 -- The queues whose tables are not laid out as ours are, since another program's pgmq made them: is
 -- the column last_read_at there, are they partitioned, is the column headers there? '*' stands for
--- the queues that this pgmq is yet to make.
+-- the queues that this pgmq is yet to make. Names are compared as names: as text no index serves
+-- them, and with 1,500 queues this took longer than a worker waits.
 SELECT queue, is_wide, is_partitioned, has_headers
 FROM (
     SELECT substr(relname::text, 3) AS queue,
@@ -10,7 +11,7 @@ FROM (
                 SELECT
                 FROM pg_class AS either JOIN pg_attribute ON attrelid = either.oid
                 WHERE either.relnamespace = pg_namespace.oid
-                    AND either.relname::text = prefix || substr(pg_class.relname::text, 3)
+                    AND either.relname = (prefix || substr(pg_class.relname::text, 3))::name
                     AND attname = 'last_read_at' AND NOT attisdropped
             )
         ) AS is_wide,
