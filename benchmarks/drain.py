@@ -35,14 +35,16 @@ async def _drain(
     folder, url = bench.folder, bench.url
     async with bench.connection() as connection, connect(config=bench.config):
         await create_queues(connection, *QUEUES.values())
-        # All of them run all the time, idle but for their turn: so rounds can be paired.
+        # All of them are there all the time, idle but for their turn: so rounds can be paired.
         async with (
             worker(url, QUEUES[ONE], folder=folder, processes=1),
             worker(url, QUEUES[TWO], folder=folder, processes=2),
-            bare("bare_loop", url, QUEUES[BARE], kind, folder=folder),
+            bare("bare_loop", url, QUEUES[BARE], kind, folder=folder) as loop,
         ):
-            turns = [timed_drain(connection, label, QUEUES[label], task, count) for label in QUEUES]
-            return await compete(turns, bench.rounds)
+            *workers, beside = [
+                timed_drain(connection, label, QUEUES[label], task, count) for label in QUEUES
+            ]
+            return await compete([*workers, loop.only_in(beside)], bench.rounds)
 
 
 def timed_drain(

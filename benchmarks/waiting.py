@@ -22,10 +22,12 @@ async def run(bench: Bench) -> Result:
         await create_queues(connection, *QUEUES.values())
         async with (
             worker(bench.url, QUEUES[WORKER], folder=bench.folder, concurrency=SLOTS),
-            bare("bare_loop", bench.url, QUEUES[BARE], "wait", folder=bench.folder),
+            bare("bare_loop", bench.url, QUEUES[BARE], "wait", folder=bench.folder) as loop,
         ):
-            turns = [timed_drain(connection, label, QUEUES[label], wait, count) for label in QUEUES]
-            samples = await compete(turns, bench.rounds)
+            ours, beside = [
+                timed_drain(connection, label, QUEUES[label], wait, count) for label in QUEUES
+            ]
+            samples = await compete([ours, loop.only_in(beside)], bench.rounds)
     shares = {label: ratio(found, [IDEAL] * len(found)) for label, found in samples.items()}
     return Result(
         "waiting",
