@@ -171,6 +171,7 @@ class Runner:
             ready.watch_the_time()
             return await isolated(rest, ready.variables, value)
         except asyncio.CancelledError as error:
+            ready.slot.tidy_up()
             # Ours, or the worker's; otherwise the task cancelled itself, or let the cancellation
             # of something that it waited for escape.
             if anyio.current_effective_deadline() == -math.inf:

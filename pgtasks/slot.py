@@ -2,12 +2,18 @@
 
 import asyncio
 from contextlib import suppress
+from importlib import import_module
 from types import TracebackType
+from typing import Any
 
 import anyio
 import attrs
 
 from pgtasks.alarm import Alarm
+
+# Which cancel scope a task of asyncio's is in: anyio tells nobody. Where an anyio has no such
+# table, a scope that a run leaves open stays open.
+_STATES: Any = getattr(import_module("anyio._backends._asyncio"), "_task_states", {})
 
 
 @attrs.define(eq=False)
@@ -22,11 +28,14 @@ class Slot:
     """Set to when the time of what runs is up; called off when that ends."""
     _task: "asyncio.Task[object] | None" = attrs.field(factory=asyncio.current_task, init=False)
     _scope: anyio.CancelScope | None = attrs.field(default=None, init=False)
+    _state: Any = attrs.field(default=None, init=False)
+    """What anyio knows of the task."""
 
     def __enter__(self) -> None:
         if self._scope is None:
             self._scope = anyio.CancelScope()
             self._scope.__enter__()
+            self._state = _STATES.get(self._task)
 
     def __exit__(
         self,
@@ -35,6 +44,7 @@ class Slot:
         traceback: TracebackType | None,
     ) -> bool:
         self.alarm.call_off()
+        self.tidy_up()
         if error is None and self._scope is not None and not self._is_touched(self._scope):
             return False
         return self._leave(kind, error, traceback)
@@ -44,11 +54,21 @@ class Slot:
         if self._scope is not None:
             self._scope.cancel()
 
+    def tidy_up(self) -> None:
+        """Leave the scopes that a run has left open, as an async generator does after a `break`.
+
+        When the deadline of one comes, or somebody cancels it, it would cancel the next runs.
+        """
+        state, scope = self._state, self._scope
+        if state is None or scope is None:
+            return
+        while state.cancel_scope is not scope and state.cancel_scope is not None:
+            state.cancel_scope.__exit__(None, None, None)
+
     def close(self) -> None:
         """Leave it for good, from the task that it was made in."""
         self.alarm.close()
-        # A run may have left a scope of its own open, against anyio's rules.
-        with suppress(RuntimeError):
+        with suppress(RuntimeError):  # a scope may stand open that we know nothing of
             self._leave(None, None, None)
 
     def _is_touched(self, scope: anyio.CancelScope) -> bool:

@@ -278,6 +278,66 @@ async def test_a_task_that_cancels_itself_costs_only_itself(
     assert [state["outcome"] for state in (await rows.archived()).values()] == ["failed"] * 3
 
 
+@pytest.mark.parametrize("how", ["waits", "never waits", "is cancelled late", "is shielded"])
+async def test_a_scope_that_a_run_left_open_costs_no_slot_and_no_message(
+    config: Config, registry: Registry, rows: Rows, how: str
+):
+    config = attrs.evolve(config, worker=attrs.evolve(config.worker, concurrency=1))
+    left, ran = list[anyio.CancelScope](), list[int]()
+
+    @task(name="leave", registry=registry)
+    async def leave() -> None:
+        if how == "waits":
+            await asyncio.sleep(0.001)
+        scope = anyio.CancelScope(shield=how == "is shielded")
+        if how != "is cancelled late":
+            scope.deadline = anyio.current_time() + 0.1
+        scope.__enter__()
+        left.append(scope)
+
+    @task(name="work", registry=registry)
+    async def work(number: int) -> None:
+        await asyncio.sleep(0.3)
+        ran.append(number)
+
+    async with working(config, registry):
+        await leave.defer()
+        await later(left, 1)
+        await rows.empty()
+        if how == "is cancelled late":
+            left[0].cancel()
+        for number in range(3):
+            await work.defer(number)
+        await rows.empty()
+    assert sorted(ran) == [0, 1, 2]
+    assert await rows.archived() == {}
+
+
+async def test_a_run_that_a_scope_of_its_own_ends_after_it_was_left_open_has_failed(
+    config: Config, registry: Registry, rows: Rows
+):
+    config = attrs.evolve(config, worker=attrs.evolve(config.worker, concurrency=1))
+    ran = list[str]()
+
+    @task(name="leave", registry=registry, retries=0)
+    async def leave() -> None:
+        anyio.CancelScope(deadline=anyio.current_time()).__enter__()
+        await anyio.sleep_forever()
+
+    @task(name="work", registry=registry)
+    async def work() -> None:
+        await asyncio.sleep(0.01)
+        ran.append("work")
+
+    async with working(config, registry):
+        for _ in range(2):
+            await leave.defer()
+            await work.defer()
+        await rows.empty()
+    assert ran == ["work"] * 2
+    assert [state["outcome"] for state in (await rows.archived()).values()] == ["failed"] * 2
+
+
 async def test_runs_in_the_same_slot_know_nothing_of_each_other(
     config: Config, registry: Registry, rows: Rows
 ):

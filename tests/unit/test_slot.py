@@ -175,3 +175,26 @@ async def test_a_scope_that_a_run_left_open_does_not_keep_it_from_being_closed()
             assert await run(slot, nothing) == "nothing"
 
     await asyncio.create_task(use())
+
+
+@pytest.mark.parametrize("is_shielded", [False, True])
+async def test_what_a_run_left_open_cancels_and_shields_no_other(is_shielded: bool):
+    with closing(Slot()) as slot:
+
+        async def leaves_two_open() -> None:
+            for deadline in (anyio.current_time() + 60, anyio.current_time()):
+                anyio.CancelScope(deadline=deadline, shield=is_shielded).__enter__()
+
+        async def waits() -> str:
+            await anyio.sleep(0.01)
+            return "waited"
+
+        async def cancelled() -> None:
+            slot.cancel()
+            await anyio.sleep_forever()
+
+        for _ in range(2):
+            await run(slot, leaves_two_open)
+            assert await run(slot, waits) == "waited"
+            await run(slot, leaves_two_open)
+            assert await run(slot, cancelled) == ENDED
