@@ -30,8 +30,9 @@ NEVER = {
 """Modules that make objects or code of bytes, or run what they are given."""
 
 SOME_PLACES = {
-    # The modules that the settings and the command line name; whether a wheel is installed.
-    "importlib": {"tasks_import.py", "embedded/binaries.py"},
+    # The modules that the settings and the command line name; whether a wheel is installed; a table
+    # of anyio's, by a name that stands there.
+    "importlib": {"tasks_import.py", "embedded/binaries.py", "slot.py"},
     # A worker's children, the embedded server, the demo's worker.
     "subprocess": {
         "supervisor.py", "demo/worker.py", "embedded/account.py", "embedded/binaries.py",
@@ -48,6 +49,7 @@ METHODS = {"system", "popen", "spawnl", "spawnv", "execv", "execve", "execl", "e
            "create_subprocess_shell", "open_process", "create_subprocess_exec"}  # fmt: skip
 SOME_CALLS = {
     ("tasks_import.py", "import_module"), ("tasks_import.py", "find_spec"),
+    ("slot.py", "import_module"),
     # Whether the wheel with the server's programs is installed.
     ("embedded/binaries.py", "find_spec"),
     # The annotations of a function of the user's, which he has written.
