@@ -18,6 +18,8 @@ FEATURES: Final = {
 """By which functions a feature is known, and since which version it is there. The version is for
 people: numbers are not trusted, since snapshots of a version may carry what came later."""
 
+DETACHED: Final = "detached: our own tables, without pgmq's functions"
+
 
 @attrs.frozen
 class ForeignPgmq:
@@ -59,7 +61,7 @@ class ForeignPgmq:
         """Return in words whose pgmq there is in a database that has our schema."""
         if foreign := await ForeignPgmq.find(store):
             return f"guest of {foreign}"
-        return "our own" if await store.owns_pgmq() else "our own tables, without functions"
+        return "our own" if await store.owns_pgmq() else DETACHED
 
     def check(self) -> None:
         """Make sure that it is one that we can be a guest of.

@@ -21,6 +21,16 @@ class Layout:
     has_headers: bool = True
     """They have the column headers, as pgmq's have from 1.5 on."""
 
+    @property
+    def differences(self) -> list[str]:
+        """How they differ from ours, in words."""
+        found = {
+            "partitioned": self.is_partitioned,
+            "without last_read_at": not self.is_wide,
+            "without headers": not self.has_headers,
+        }
+        return [words for words, holds in found.items() if holds]
+
     def __and__(self, other: "Layout") -> "Layout":
         """Return the layout whose statements work on tables of either."""
         return Layout(

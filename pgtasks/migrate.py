@@ -61,6 +61,15 @@ _FOR_GUESTS_TOO = {
 # The steps of this name are for a pgmq that is ours; see the first of them, 0005.
 _OWN_PGMQ = "pgmq_"
 
+# The part of step 5 that makes the schema pgmq ours, by its first and last line. It does nothing
+# where it is ours already, or somebody else's.
+_TAKE_PGMQ = re.compile(
+    r"^-- Whether nobody's code is in pgmq,.*^DROP FUNCTION pgtasks\.is_pgmq_free\(\);$",
+    re.DOTALL | re.MULTILINE,
+)
+
+_BY_THE_OWNER = "Do it as the owner of the schemas pgmq and pgtasks."
+
 # For whoever runs the script by hand; see also ForeignPgmq.check.
 _REFUSE_OLD_PGMQ = """
 DO $refuse$
@@ -171,10 +180,48 @@ async def detach_pgmq(connection: Connection) -> None:
             await Store(connection).detach_pgmq()
     except (
         asyncpg.ObjectNotInPrerequisiteStateError,
-        asyncpg.InsufficientPrivilegeError,
         asyncpg.DependentObjectsStillExistError,
     ) as error:
         raise SchemaError(f"nothing was detached: {error}") from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise SchemaError(f"nothing was detached: {error}\n{_BY_THE_OWNER}") from error
+
+
+async def attach_pgmq(connection: Connection) -> None:
+    """Make pgmq's functions and types anew, after they were detached; nothing where they are ours.
+
+    Raises:
+        SchemaError: something of another pgmq is there, or the role may not create in it.
+    """
+    await check(connection)
+    steps = migrations()
+    try:
+        async with connection.transaction(isolation="read_committed"):
+            await connection.execute(_ONLY_BUILT_IN)
+            await connection.execute(_UNLIMITED)
+            await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})", timeout=600)
+            if await Store(connection).owns_pgmq():
+                return
+            [take] = filter(None, (_TAKE_PGMQ.search(step.text) for step in steps))
+            await connection.execute(take[0])
+            if not await Store(connection).owns_pgmq():
+                raise SchemaError(await _why_not_attached(connection))
+            for step in steps:
+                if step.name.startswith(_OWN_PGMQ):
+                    await connection.execute(step.text, timeout=600)
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise SchemaError(f"nothing was attached: {error}\n{_BY_THE_OWNER}") from error
+
+
+async def _why_not_attached(connection: Connection) -> str:
+    if foreign := await ForeignPgmq.find(Store(connection)):
+        return f"nothing was attached: this database has {foreign.name}"
+    return (
+        "nothing was attached: this role may not create in the schema pgmq, or something of "
+        "another pgmq is in it\nDo it as the owner of the schemas pgmq and pgtasks; and look for "
+        "types, for the table __pgmq_migrations, and for queues without the columns headers and "
+        "last_read_at."
+    )
 
 
 def script() -> str:

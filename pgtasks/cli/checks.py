@@ -12,7 +12,7 @@ import anyio
 
 from pgtasks import migrate
 from pgtasks.cli import dangers
-from pgtasks.cli.finding import Check, Finding, Patient
+from pgtasks.cli.finding import Check, Finding, Level, Patient
 from pgtasks.cli.options import Source
 from pgtasks.cli.output import span
 from pgtasks.cli.queue import counted
@@ -22,8 +22,9 @@ from pgtasks.database import Database, open_database
 from pgtasks.database_url import masked_url
 from pgtasks.duration import format_duration
 from pgtasks.errors import ConfigError, DatabaseError, PgtasksError, SchemaError
-from pgtasks.foreign_pgmq import ForeignPgmq
+from pgtasks.foreign_pgmq import DETACHED, ForeignPgmq
 from pgtasks.layers import Loaded
+from pgtasks.layout import check_layout
 from pgtasks.listener import CHANNEL
 from pgtasks.nearest import nearest
 from pgtasks.registry import default_registry
@@ -100,9 +101,9 @@ async def _run(check: Check, patient: Patient) -> Sequence[Finding]:
         return [_failed(check.__name__, error)]
 
 
-def _failed(check: str, error: PgtasksError) -> Finding:
+def _failed(check: str, error: PgtasksError, level: Level = "fail") -> Finding:
     text, _, rest = str(error).partition("\n")
-    return Finding(check, "fail", text, rest or None)
+    return Finding(check, level, text, rest or None)
 
 
 # Without a database
@@ -215,7 +216,9 @@ async def schema(at: Patient) -> Sequence[Finding]:
 
 async def pgmq(at: Patient) -> Sequence[Finding]:
     """Say whose functions and tables there are in the schema pgmq."""
-    return [Finding("pgmq", "ok", await ForeignPgmq.describe(at.session.store))]
+    whose = await ForeignPgmq.describe(at.session.store)
+    step = "tasks need none; install another pgmq, or bring ours back: `pgtasks db attach-pgmq`"
+    return [Finding("pgmq", "ok", whose, step if whose == DETACHED else None)]
 
 
 # What is in it
@@ -257,6 +260,7 @@ async def _notified_within(session: Session) -> float | None:
 
 async def queues(at: Patient) -> Sequence[Finding]:
     """Messages that have been due for long say that nobody serves their queue, or too few do."""
+    await at.session.store.note_layouts()
     names = await at.session.store.list_queues()
     at.counts.extend([await counted(at.session.store, name) for name in names])
     none = [Finding("queues", "ok", "none yet; workers create those of their tasks")]
@@ -268,6 +272,10 @@ def _of_queue(count: dict[str, Any]) -> Finding:
     if count["due"] is None:
         text = f"{queue}: pgtasks cannot use it, for its name or because its tables are gone"
         return Finding("queues", "warn", text, "leave it to the program that made it")
+    try:
+        check_layout(queue)
+    except SchemaError as error:
+        return _failed("queues", error, "warn")
     if (count["oldest_due_seconds"] or 0.0) <= OLD_SECONDS:
         return Finding("queues", "ok", _in_words(count))
     step = f"is a worker serving it? `pgtasks worker MODULE --queue {queue}`, or more of them"
@@ -280,6 +288,7 @@ def _in_words(count: dict[str, Any]) -> str:
     return (
         f"{count['queue']}: {count['due']} due{age}, {count['delayed']} delayed, "
         f"{count['leased_or_retrying']} leased or retrying"
+        + "".join(f"; {words}" for words in count["differs"])
     )
 
 
@@ -321,8 +330,8 @@ async def unknown_tasks(at: Patient) -> Sequence[Finding]:
 def _unknown(queue: str, row: Any, known: list[str]) -> Finding:
     what = _number(row["messages"], "message")
     if row["task"] is None:
-        text = f"queue {queue}: {what} of another program, that name no task"
-        return Finding("unknown", "warn", text, "workers archive them as undecodable")
+        text = f"queue {queue}: {what} of another program, without the name of a task"
+        return Finding("unknown", "warn", text, "once due, archived by workers as undecodable")
     text = f"queue {queue}: {what} of the task {row['task'][:200]!r}, which is not registered"
     near = nearest(row["task"], known)
     step = f'did it become {near}? @task(aliases=["{row["task"]}"]) keeps the old name; else '

@@ -81,7 +81,28 @@ async def detach_pgmq(*, source: Source = NOTHING_GIVEN) -> None:
 
     async with open_session(source.load(), with_schema=False) as session:
         await migrate.detach_pgmq(session.connection)
-    say("detached: the schema pgmq holds tables only")
+    say("detached: the schema pgmq holds tables only; `pgtasks db attach-pgmq` is the way back")
+
+
+@app.command(name="attach-pgmq")
+async def attach_pgmq(*, source: Source = NOTHING_GIVEN) -> None:
+    """Make pgmq's functions and types anew, after `pgtasks db detach-pgmq`.
+
+    Nothing happens where they are there already, and nothing where another program's are.
+
+    For example:
+      pgtasks db attach-pgmq --database-url postgresql://admin@db/shop
+
+    Args:
+        source: The settings.
+    """
+    from pgtasks import migrate
+    from pgtasks.cli.session import open_session
+
+    async with open_session(source.load(), with_schema=False) as session:
+        await migrate.attach_pgmq(session.connection)
+        pgmq = await _whose_pgmq(session.store)
+    say(f"pgmq: {pgmq}")
 
 
 @app.command

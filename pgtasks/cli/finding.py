@@ -7,6 +7,8 @@ import attrs
 
 from pgtasks.cli.session import Session
 
+Level = Literal["ok", "warn", "fail"]
+
 
 @attrs.frozen
 class Finding:
@@ -20,7 +22,7 @@ class Finding:
     """
 
     check: str
-    level: Literal["ok", "warn", "fail"]
+    level: Level
     text: str
     next_step: str | None = None
 

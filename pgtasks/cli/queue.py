@@ -7,6 +7,7 @@ from cyclopts import App, Parameter
 from pgtasks.cli.help import MESSAGES
 from pgtasks.cli.options import NOTHING_GIVEN, Json, Source
 from pgtasks.cli.output import print_json, print_table, say, span
+from pgtasks.layout import layout_of
 from pgtasks.queue_name import check_queue_name, is_queue_name
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ async def list_queues(*, json: Json = False, source: Source = NOTHING_GIVEN) -> 
     """List the queues, and how much waits in each.
 
     DUE can be run now, DELAYED is not due yet, LEASED is running or waits to be tried again,
-    ARCHIVED has ended, OLDEST says how long the oldest due message has been due.
+    ARCHIVED has ended, OLDEST says how long the oldest due message has been due. ITS TABLES says
+    how another program's pgmq made them, where pgtasks would have made others.
 
     For example:
       pgtasks queue list --json | jq '.[] | select(.due > 1000) | .queue'
@@ -39,7 +41,11 @@ async def list_queues(*, json: Json = False, source: Source = NOTHING_GIVEN) -> 
     elif not queues:
         say("there are no queues yet; workers create those of their tasks")
     else:
-        print_table(("QUEUE", "DUE", "DELAYED", "LEASED", "ARCHIVED", "OLDEST"), map(_row, queues))
+        titles = ["QUEUE", "DUE", "DELAYED", "LEASED", "ARCHIVED", "OLDEST"]
+        # Only a pgmq of others makes such tables: most people never see this column.
+        if any(queue["differs"] for queue in queues):
+            titles.append("ITS TABLES")
+        print_table(titles, [_row(queue)[: len(titles)] for queue in queues])
 
 
 @app.command
@@ -70,12 +76,14 @@ async def counted(store: "Store", queue: str) -> dict[str, Any]:
     nothing = dict.fromkeys(
         ("due", "delayed", "leased_or_retrying", "archived", "oldest_due_seconds")
     )
+    unusable: dict[str, Any] = {"queue": queue, **nothing, "differs": []}
     if not is_queue_name(queue):
-        return {"queue": queue, **nothing}
+        return unusable
     try:
-        return {"queue": queue, **dict(await store.queue_counts(queue))}
+        counts = dict(await store.queue_counts(queue))
     except asyncpg.UndefinedTableError:
-        return {"queue": queue, **nothing}
+        return unusable
+    return {"queue": queue, **counts, "differs": layout_of(queue).differences}
 
 
 def _row(queue: dict[str, Any]) -> tuple[object, ...]:
@@ -83,4 +91,5 @@ def _row(queue: dict[str, Any]) -> tuple[object, ...]:
     return (
         *(queue[key] for key in ("queue", "due", "delayed", "leased_or_retrying", "archived")),
         None if oldest is None else span(oldest),
+        ", ".join(queue["differs"]) or None,
     )

@@ -6,7 +6,8 @@ DECLARE
 BEGIN
     IF NOT pgtasks.owns_pgmq() THEN
         RAISE EXCEPTION 'the functions in the schema pgmq are not those of pgtasks'
-            USING ERRCODE = 'object_not_in_prerequisite_state';
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = '`pgtasks db check` says whose pgmq it is.';
     END IF;
     LOCK TABLE pgmq.meta IN EXCLUSIVE MODE;
     FOR made IN

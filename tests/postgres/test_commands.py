@@ -218,7 +218,7 @@ def test_queues_with_what_is_in_them(url: str, capsys: CLI) -> None:
     [default, emails] = answer(capsys, "queue", "list")
     assert default == {
         "queue": "default", "due": 0, "delayed": 0, "leased_or_retrying": 0, "archived": 0,
-        "oldest_due_seconds": None,
+        "oldest_due_seconds": None, "differs": [],
     }  # fmt: skip
     assert emails["oldest_due_seconds"] == pytest.approx(7200, abs=30)
     assert list(emails.values())[1:5] == [1, 1, 1, 1]
@@ -561,7 +561,7 @@ def test_doctor_names_the_tasks_that_nobody_knows(url: str, tmp_path: Path) -> N
     unknown = [finding for finding in found if finding["check"] == "unknown"]
     assert [finding["text"] for finding in unknown] == [
         "queue emails: 2 messages of the task 'shop.helo', which is not registered",
-        "queue emails: 1 message of another program, that name no task",
+        "queue emails: 1 message of another program, without the name of a task",
     ]
     assert "shop.hello" in unknown[0]["next_step"]
 

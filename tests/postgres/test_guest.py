@@ -240,12 +240,46 @@ async def test_commands_say_whose_guest_they_are(
     assert found["pgmq"]["text"].startswith("guest of the extension pgmq 1.5.1, which has headers;")
 
 
+async def test_commands_say_which_queues_are_laid_out_otherwise(
+    host: Connection,
+    empty_database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.setenv("PGTASKS_DATABASE_URL", empty_database_url)
+    await host.execute(shaped("1.13") + "SELECT pgmq.create('emails'), pgmq.create('bills')")
+    await migrate.upgrade(host)
+
+    async def run(*command: str) -> str:
+        assert await anyio.to_thread.run_sync(main, list(command)) == exit_codes.OK
+        return capsys.readouterr().out
+
+    assert "ITS TABLES" not in await run("queue", "list")
+    await host.execute(PARTITIONED)
+    await host.execute(
+        "ALTER TABLE pgmq.a_bills DROP headers; ALTER TABLE pgmq.q_bills DROP headers"
+    )
+    listed = json.loads(await run("queue", "list", "--json"))
+    assert {one["queue"]: one["differs"] for one in listed} == {
+        "bills": ["without headers"], "emails": [], "parted": ["partitioned"],
+    }  # fmt: skip
+    assert "ITS TABLES" in await run("queue", "list")
+    layout._noted.clear()  # as in a process that has run no other command
+    found = [one for one in json.loads(await run("doctor", "--json")) if one["check"] == "queues"]
+    bills, emails, parted = found
+    assert (bills["level"], emails["level"], parted["level"]) == ("warn", "ok", "ok")
+    assert "ALTER TABLE pgmq.q_bills ADD COLUMN headers jsonb" in bills["next_step"]
+    assert parted["text"].endswith("leased or retrying; partitioned")
+
+
 async def test_tables_without_functions_are_ours_too(host: Connection):
     """They were taken out, for the real pgmq to come."""
     await migrate.upgrade(host)
     assert await ForeignPgmq.describe(Store(host)) == "our own"
     await migrate.detach_pgmq(host)
-    assert await ForeignPgmq.describe(Store(host)) == "our own tables, without functions"
+    assert await ForeignPgmq.describe(Store(host)) == (
+        "detached: our own tables, without pgmq's functions"
+    )
     await host.execute(shaped("1.13").replace("CREATE SCHEMA", "CREATE SCHEMA IF NOT EXISTS")
                        .replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"))  # fmt: skip
     assert (await ForeignPgmq.describe(Store(host))).startswith("guest of a pgmq that was")

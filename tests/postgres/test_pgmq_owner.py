@@ -210,6 +210,72 @@ async def test_a_foreign_pgmq_is_not_detached(empty: Any):
     assert await empty.fetchval("SELECT to_regproc('pgmq.create') IS NOT NULL")
 
 
+async def code_of(connection: Any) -> list[Any]:
+    """All there is of code in pgmq, with its texts, and what marks it as ours."""
+    rows: list[Any] = await connection.fetch(
+        """
+        SELECT proname::text AS made, pg_get_functiondef(oid) AS text
+        FROM pg_proc WHERE pronamespace = 'pgmq'::regnamespace
+        UNION ALL
+        SELECT typname, obj_description(oid, 'pg_type')
+        FROM pg_type WHERE typnamespace = 'pgmq'::regnamespace AND typtype = 'c'
+        UNION ALL SELECT relname, NULL FROM pg_class WHERE relnamespace = 'pgmq'::regnamespace
+        UNION ALL SELECT 'schema', obj_description('pgmq'::regnamespace, 'pg_namespace')
+        ORDER BY 1, 2
+        """
+    )
+    return rows
+
+
+async def test_what_was_detached_can_be_attached_again(pgmq: Pgmq):
+    before = await code_of(pgmq.connection)
+    await pgmq.rows("bind_topic('#', 'jobs')")
+    await pgmq.rows("send('jobs', '{}')")
+    await migrate.attach_pgmq(pgmq.connection)  # nothing to do
+    await migrate.detach_pgmq(pgmq.connection)
+    assert await code_of(pgmq.connection) != before
+    assert await Store(pgmq.connection).create_queue("meanwhile")
+    await migrate.attach_pgmq(pgmq.connection)
+    after = await code_of(pgmq.connection)
+    assert [row for row in after if "meanwhile" not in row["made"]] == before
+    assert len(await pgmq.rows("read('jobs', 30, 9)")) == 1
+    assert await pgmq.rows("send_topic('any', '{}')")
+    assert await pgmq.rows("send('meanwhile', '{}')")
+
+
+@pytest.mark.parametrize(
+    ("there", "why"),
+    [
+        (TYPES + CODE, "this database has a pgmq that was installed by its SQL"),
+        (RUST, "table __pgmq_migrations"),
+        ("ALTER TABLE pgmq.q_jobs DROP last_read_at", "queues without the columns"),
+    ],
+    ids=["functions", "client", "old queue"],
+)
+async def test_nothing_is_attached_where_another_pgmq_is(pgmq: Pgmq, there: str, why: str):
+    await migrate.detach_pgmq(pgmq.connection)
+    await pgmq.connection.execute(there)
+    before = await code_of(pgmq.connection)
+    with pytest.raises(SchemaError, match=f"nothing was attached(.|\n)*{why}"):
+        await migrate.attach_pgmq(pgmq.connection)
+    assert await code_of(pgmq.connection) == before
+
+
+async def test_who_may_not_is_told_who_may(pgmq: Pgmq):
+    await pgmq.connection.execute(
+        "GRANT USAGE ON SCHEMA pgtasks, pgmq TO pg_monitor;"
+        "GRANT SELECT ON pgtasks.migration, pgmq.meta TO pg_monitor; SET ROLE pg_monitor"
+    )
+    with pytest.raises(SchemaError, match="nothing was detached: permission denied(.|\n)*owner"):
+        await migrate.detach_pgmq(pgmq.connection)
+    await pgmq.connection.execute("RESET ROLE")
+    await migrate.detach_pgmq(pgmq.connection)
+    await pgmq.connection.execute("SET ROLE pg_monitor")
+    with pytest.raises(SchemaError, match="nothing was attached: permission denied(.|\n)*owner"):
+        await migrate.attach_pgmq(pgmq.connection)
+    await pgmq.connection.execute("RESET ROLE")
+
+
 def test_the_command(
     database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -219,3 +285,6 @@ def test_the_command(
     assert main(["db", "detach-pgmq"]) == exit_codes.FAILED
     assert "not those of pgtasks" in capsys.readouterr().err
     assert main(["db", "upgrade"]) == exit_codes.OK
+    assert "pgmq: detached" in capsys.readouterr().out
+    assert main(["db", "attach-pgmq"]) == exit_codes.OK
+    assert capsys.readouterr().out == "pgmq: our own\n"

@@ -330,8 +330,9 @@ SAYING = {"execute", "executemany", "fetch", "fetchrow", "fetchval", "prepare", 
 READ = {"statement", "_on_queue", "_on_queues", "_on_archive", "_on_databases"}
 """What returns the text of a file in sql/, with checked names in it."""
 EXCEPTIONS = {
-    # The text of a whole migration, and the number of a lock.
-    ("migrate.py", "step.text"), ("migrate.py", "f'SELECT pg_advisory_xact_lock({_LOCK})'"),
+    # The text of a whole migration, or of a part of one, and the number of a lock.
+    ("migrate.py", "step.text"), ("migrate.py", "take[0]"),
+    ("migrate.py", "f'SELECT pg_advisory_xact_lock({_LOCK})'"),
     # Not a statement.
     ("recipe.py", "database"),
 }  # fmt: skip

@@ -43,7 +43,7 @@ COMMANDS = [
     "archive list", "archive show", "archive retry", "archive prune",
     "schedule list", "schedule show", "schedule next", "schedule pause", "schedule resume",
     "schedule trigger", "schedule set", "schedule remove",
-    "db upgrade", "db check", "db detach-pgmq", "db sql", "db roles", "doctor",
+    "db upgrade", "db check", "db attach-pgmq", "db detach-pgmq", "db sql", "db roles", "doctor",
 ]  # fmt: skip
 
 

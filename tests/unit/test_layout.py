@@ -44,6 +44,12 @@ def test_other_braces_are_left_alone():
     assert laid_out(text, Layout(is_wide=False)) == text
 
 
+def test_differences_are_said_in_words():
+    assert Layout().differences == []
+    every = Layout(is_wide=False, is_partitioned=True, has_headers=False)
+    assert every.differences == ["partitioned", "without last_read_at", "without headers"]
+
+
 def test_what_is_not_noted_is_as_ours():
     assert layout_of("emails") == Layout()
 
