@@ -4,7 +4,7 @@ from math import inf
 
 import attrs
 
-SPACING_SECONDS = 0.003
+SPACING_SECONDS = 0.005
 """A process tells workers of a queue no more often than this. Each notification wakes every worker,
 and holds a lock of the whole server until its transaction is committed."""
 
