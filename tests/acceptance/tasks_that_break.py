@@ -8,14 +8,14 @@ from typing import Any
 from acceptance.history import VARIABLE, History, record
 
 from pgtasks import task
+from pgtasks.fetcher import Fetcher
 from pgtasks.keeper import Keeper
 from pgtasks.listener import Listener
-from pgtasks.scheduler import Scheduler
 from pgtasks.settler import Settler
 from pgtasks.ticker import Ticker
 
 PARTS: dict[str, tuple[type, str, type[BaseException]]] = {
-    "scheduler": (Scheduler, "_take_turns", RuntimeError),
+    "scheduler": (Fetcher, "take_turns", RuntimeError),
     "settler": (Settler, "_write", RuntimeError),
     "ticker": (Ticker, "_look", RuntimeError),
     "listener": (Listener, "_listen", RuntimeError),

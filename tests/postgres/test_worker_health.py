@@ -18,16 +18,16 @@ from pgtasks import Client, Config, Registry, Worker, task
 from pgtasks.config import HealthConfig
 from pgtasks.crew import Crew
 from pgtasks.errors import WorkerFault
+from pgtasks.fetcher import Fetcher
 from pgtasks.health import Health
 from pgtasks.keeper import Keeper
 from pgtasks.listener import Listener
 from pgtasks.pruner import Pruner
-from pgtasks.scheduler import Scheduler
 from pgtasks.settler import Settler
 from pgtasks.ticker import Ticker
 
 PARTS: dict[str, tuple[type, str]] = {
-    "scheduler": (Scheduler, "_take_turns"),
+    "scheduler": (Fetcher, "take_turns"),
     "settler": (Settler, "_write"),
     "keeper": (Keeper, "_round"),
     "ticker": (Ticker, "_look"),
