@@ -6,7 +6,6 @@ While the server works on one chunk, the next is made ready: it takes about as l
 import asyncio
 from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any, TypeVar, cast
-from uuid import UUID
 
 import anyio
 import attrs
@@ -32,7 +31,7 @@ CHUNK_CHARACTERS = 4_000_000
 class _Chunk:
     """What goes in one statement."""
 
-    ids: list[UUID] = attrs.field(factory=list)
+    ids: list[str] = attrs.field(factory=list)
     bodies: list[str] = attrs.field(factory=list)
     size: int = 0
 

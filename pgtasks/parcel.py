@@ -5,7 +5,6 @@ import concurrent.futures
 from collections.abc import Sequence
 from time import monotonic
 from typing import Self
-from uuid import UUID
 
 import attrs
 
@@ -21,7 +20,7 @@ class Parcel:
     """Messages that are stored all or none, in one statement, perhaps with those of others."""
 
     call: Call
-    ids: Sequence[UUID]
+    ids: Sequence[str]
     bodies: Sequence[str]
     answer: Answer | None = None
     """None: its caller does it itself."""

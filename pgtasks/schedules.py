@@ -127,7 +127,7 @@ class Schedules:
         )
         if number is None:
             raise await self._unknown(name)
-        return Handle(message_id, known.queue, number)
+        return Handle(str(message_id), known.queue, number)
 
     async def remove(self, name: str) -> None:
         """Delete a schedule that was made at run time, or that no worker declares any more.

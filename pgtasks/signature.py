@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from inspect import Parameter as PythonParameter
+from itertools import starmap
 from typing import Any, Final, Self
 
 import attrs
@@ -13,6 +14,7 @@ from pgtasks.codec import (
     MAX_RECEIVED_BYTES,
     STAR,
     checked_length,
+    row_type,
     write_array,
     write_key,
     write_object,
@@ -135,7 +137,7 @@ class Signature:
             self._by_name[name].codec.is_faithful(column) for name, column in columns
         ):
             return None
-        return write_objects([dict(zip(names, row, strict=True)) for row in rows])
+        return write_objects(list(starmap(row_type(names), rows)))
 
     def decode(self, raw: bytes | str | msgspec.Raw) -> Call:
         """Return the call that a message's arguments stand for, ours or another program's.

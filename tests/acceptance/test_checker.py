@@ -12,6 +12,7 @@ from acceptance.history import Event, History
 from acceptance.judgement import Figures, Rules, judge
 from acceptance.tables import Tables
 from acceptance.tasks_under_test import quick
+from msgspec.structs import replace
 
 from pgtasks import Client
 
@@ -292,7 +293,7 @@ async def test_a_case_without_faults(
     figures = await checker.check()
 
     assert (figures.accepted, figures.starts, figures.duplicates) == (20, 20, 0)
-    history.accepted("never", attrs.evolve(await quick.defer("other"), message_id=10**6))
+    history.accepted("never", replace(await quick.defer("other"), message_id=10**6))
     with pytest.raises(AssertionError, match="never was accepted") as caught:
         await checker.check(drained=False)
     assert "lost 1" in str(caught.value)
