@@ -1,5 +1,6 @@
 """Fetcher: knows when to look at which queue of a pool, and claims what is due there."""
 
+import asyncio
 import math
 import random
 from collections import deque
@@ -151,6 +152,8 @@ class Fetcher:
             look.misses = look.empties = 0
             look.watermark.passed(datetime.fromtimestamp(max(map(_DUE_AT, rows)), UTC))
             self._on_claimed(queue, rows, claimed_at)
+            # What was claimed begins first: to ask what is due next takes a tenth of a millisecond.
+            await asyncio.sleep(0)
         elif was_called:
             look.calls.spend()
         if len(rows) < limit and not self._stopping:
