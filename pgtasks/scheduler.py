@@ -269,10 +269,11 @@ class Scheduler:
         self._rouse(len(self._ready))
 
     def _rouse(self, count: int) -> None:
-        for _ in range(min(count, len(self._idle))):
+        while count and self._idle:
             waiter = self._idle.pop()
             if not waiter.done():
                 waiter.set_result(None)
+                count -= 1
 
     def _diverts(self, lease: Lease) -> bool:
         return lease.message.delivery > 1 and self.divert(lease)
