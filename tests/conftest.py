@@ -7,7 +7,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from pgtasks import Config, embedded
+from pgtasks import Config, embedded, layout, store
 from pgtasks.config import DatabaseConfig
 from pgtasks.connection import open_connection
 from pgtasks.testing import temporary_database
@@ -27,6 +27,14 @@ def server_url() -> Iterator[str]:
     """The server that all processes of this run share; the last to leave stops it."""
     with embedded.start(Path(__file__).parent.parent, durable=False) as server:
         yield server.url
+
+
+@pytest.fixture(autouse=True)
+def fresh_layouts() -> None:
+    """What a process learns of a database holds for the next one's queues too; not among tests."""
+    if layout._noted:
+        layout._noted.clear()
+        store.forget_texts()
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """As a guest: the database has another program's pgmq, in which nothing is ours to make."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
@@ -49,14 +49,6 @@ Q = "emails"
 SHAPES = ["1.5", "1.13"]
 AS = {"": "", "extension": EXTENSION, "crate": MIGRATIONS}
 """How it came there: by hand, as the extension, by a client that brings the SQL."""
-
-
-@pytest.fixture(autouse=True)
-def fresh_layouts() -> Iterator[None]:
-    """What a process learns of a database holds for the next one's queues too; not among tests."""
-    yield
-    layout._noted.clear()
-    statements.forget_texts()
 
 
 @pytest.fixture(params=SHAPES)
