@@ -199,10 +199,6 @@ class Fetcher:
         now = monotonic()
         due = {queue for queue, look in self._looks.items() if look.at <= now}
         asked = {queue for queue in due if not self._looks[queue].is_expected}
-        if len(asked) < 2:  # its claim tells as much
-            for queue in asked:
-                self._looks[queue].is_expected = True
-            return
         is_busy, spread = len(asked) < len(due), _spread()
         for part in self._parts:
             if asked.isdisjoint(part) or self._stopping:
@@ -226,6 +222,9 @@ class Fetcher:
         full = zip(looks.values(), marks, strict=True)
         with _timed([look.watermark for look, mark in full if mark == BEGINNING]):
             dues = await self._line.call(lambda on: Store(on).next_dues(part, marks))
+        for queue, mark in zip(part, marks, strict=True):
+            if mark == BEGINNING and dues.get(queue, math.inf) <= 0:
+                looks[queue].watermark.look_again()
         for queue, look in asked.items():
             self._rest(look, dues.get(queue), since, spread)
             self._heed(look)

@@ -50,6 +50,13 @@ class Watermark:
             return BEGINNING
         return self.mark
 
+    def look_again(self) -> None:
+        """Let the next claim begin where the full look did that found something due.
+
+        It may stand behind the mark: a claim from there would never take it.
+        """
+        self._looked_fully_at = -math.inf
+
     def looked_fully(self, seconds: float) -> None:
         """Note how long a full look took."""
         self._full_look_seconds = seconds

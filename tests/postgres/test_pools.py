@@ -25,7 +25,7 @@ from pgtasks.scheduler import Scheduler
 from pgtasks.settlement import Run, crashed
 from pgtasks.settler import Settler
 from pgtasks.slot import Slot
-from pgtasks.store import Record, Store
+from pgtasks.store import Store
 
 WEIGHTS = {"full": QueueConfig(weight=4), "mail": QueueConfig(weight=2)}
 
@@ -182,14 +182,14 @@ async def test_settings_without_effect_are_told_of_once(
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """When claims were sent."""
-    claim, times = Store.claim, list[float]()
+    """When it was asked what is due; what is found by that is claimed."""
+    ask, times = Store.next_dues, list[float]()
 
-    async def noted(self: Store, *args: Any) -> list[Record]:
+    async def noted(self: Store, *args: Any) -> dict[str, float]:
         times.append(monotonic())
-        return await claim(self, *args)
+        return await ask(self, *args)
 
-    monkeypatch.setattr(Store, "claim", noted)
+    monkeypatch.setattr(Store, "next_dues", noted)
     return times
 
 
@@ -214,9 +214,10 @@ async def test_looks_grow_rarer_up_to_the_empty_delay_where_nobody_is_told(
         done.set()
 
     async with working(fetching(config, empty_delay="300ms", notify=False), registry):
-        await grown(looks, 9)
-        for pause, bound in zip(pauses(looks), [0.02, 0.04, 0.08, 0.16, *[0.3] * 4], strict=False):
-            assert 0.9 * bound <= pause <= bound + 0.4, pauses(looks)
+        await grown(looks, 10)
+        _, *later = pauses(looks)  # the first look opens its connection
+        for pause, bound in zip(later, [0.04, 0.08, 0.16, *[0.3] * 5], strict=False):
+            assert 0.85 * bound <= pause <= bound + 0.4, later
         await rows.call("work")
         await done.wait()
         del looks[:]

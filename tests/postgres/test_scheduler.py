@@ -170,21 +170,21 @@ async def test_a_wake_up_between_an_empty_look_and_the_wait_is_heard(
     database: DatabaseConfig, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ):
     """It comes when the answer that nothing waits is on its way."""
-    next_due, looks = Store.next_due_seconds, list[float | None]()
+    next_dues, looks = Store.next_dues, list[dict[str, float]]()
 
-    async def late(self: Store, *args: Any) -> float | None:
-        looks.append(await next_due(self, *args))
-        if looks == [None]:
+    async def late(self: Store, *args: Any) -> dict[str, float]:
+        looks.append(await next_dues(self, *args))
+        if len(looks) == 1:
             await fill(rows, 1)
             bench.scheduler.wake(Q)
         return looks[-1]
 
-    monkeypatch.setattr(Store, "next_due_seconds", late)
+    monkeypatch.setattr(Store, "next_dues", late)
     async with fetching(database, 2) as bench:
         bench.gate.set()
         async with asyncio.timeout(10):
             await bench.has_run(1)
-        assert looks[0] is None
+        assert looks[0] == {}
 
 
 async def test_a_wake_up_for_another_queue_is_ignored(database: DatabaseConfig, rows: Rows):
