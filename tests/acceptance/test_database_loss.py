@@ -114,13 +114,15 @@ async def test_read_only_database_is_waited_out(
     history.wait_until_started(1)
 
     await _set(tables, name, "default_transaction_read_only = on")
+    # From a connection that may still write: an idle worker only reads, and would note nothing.
+    waiting = await quick.defer("waiting")
     worker.wait_for("settling failed")
     worker.wait_for("fetching failed")
     await _set(tables, name, "default_transaction_read_only = off")
     await tables.drained()
 
-    await tables.all_done_once([handle.message_id])
-    assert history.starts() == {"running": 1}
+    await tables.all_done_once([handle.message_id, waiting.message_id])
+    assert history.starts() == {"running": 1, "waiting": 1}
     assert len(worker.lines("worker ready")) == 1
     assert worker.stop() == exit_codes.OK
 
