@@ -23,8 +23,10 @@ from pgtasks.watermark import Watermark
 
 LARGEST_CLAIM = 1000
 PROBED_AT_ONCE = 64
-"""Queues that one statement asks about. It takes 7 µs for each where a claim takes 165; but it
-locks the table of each, and a server has room for 6,400 locks."""
+"""Queues that one statement asks about. It takes 4 to 10 µs for each where a claim takes 165; but
+it locks the table of each, and a server has room for 6,400 locks."""
+FEW = 8
+"""Queues that cost no more to ask about than whether anything was written since they were."""
 LONGEST_MISS_SECONDS = 0.5
 """The longest pause before looking again at messages that somebody else has locked."""
 SHORTEST_POLL_SECONDS = 0.02
@@ -46,6 +48,8 @@ class _Look:
     """Something will be due then, for all we know: it is claimed without asking first."""
     called: bool = False
     """Somebody said that there is something, since the last look was sent."""
+    bare_at: str | None = None
+    """The server's snapshot before a look that found nothing at all in the whole queue."""
     misses: int = 0
     """How often in a row something was due and could not be claimed."""
     empties: int = 0
@@ -65,7 +69,8 @@ class Fetcher:
 
     A queue that something is expected in is claimed from. Those in which nothing was when they
     were last looked at are asked about together, many in a statement: a worker may serve hundreds
-    of queues that are mostly empty.
+    of queues that are mostly empty. And not even that while no transaction ended on the server:
+    one small statement tells, where 200 tables that its caches have forgotten cost 4 ms.
     """
 
     pool: Pool
@@ -200,14 +205,28 @@ class Fetcher:
         due = {queue for queue, look in self._looks.items() if look.at <= now}
         asked = {queue for queue in due if not self._looks[queue].is_expected}
         is_busy, spread = len(asked) < len(due), _spread()
+        snapshot = None
+        if len(asked) > FEW and not is_busy:
+            snapshot = await self._line.call(lambda on: Store(on).snapshot())
+            asked -= self._rest_bare(asked, snapshot, now, spread)
         for part in self._parts:
             if asked.isdisjoint(part) or self._stopping:
                 continue
             # What is due somewhere does not wait until thousands of queues were asked about.
-            if await self._ask(part, now, spread) or is_busy:
+            if await self._ask(part, snapshot, now, spread) or is_busy:
                 return
 
-    async def _ask(self, part: Sequence[str], since: float, spread: float) -> bool:
+    def _rest_bare(self, asked: set[str], snapshot: str, since: float, spread: float) -> set[str]:
+        """Leave alone the queues in which there was nothing when the server was as it is now."""
+        looks = [(queue, self._looks[queue]) for queue in asked]
+        bare = {q: look for q, look in looks if look.bare_at == snapshot and not look.called}
+        for look in bare.values():
+            self._rest(look, None, since, spread)
+        return set(bare)
+
+    async def _ask(
+        self, part: Sequence[str], snapshot: str | None, since: float, spread: float
+    ) -> bool:
         """Ask about all queues of a part in which nothing is expected; is something due in any?
 
         All of them and not those alone of which it is time, and with one moment (`since`) for all
@@ -223,7 +242,11 @@ class Fetcher:
         with _timed([look.watermark for look, mark in full if mark == BEGINNING]):
             dues = await self._line.call(lambda on: Store(on).next_dues(part, marks))
         for queue, mark in zip(part, marks, strict=True):
-            if mark == BEGINNING and dues.get(queue, math.inf) <= 0:
+            if mark != BEGINNING:
+                continue
+            # Where a message waits, the server's clock can make it due with no transaction.
+            looks[queue].bare_at = None if queue in dues else snapshot
+            if dues.get(queue, math.inf) <= 0:
                 looks[queue].watermark.look_again()
         for queue, look in asked.items():
             self._rest(look, dues.get(queue), since, spread)

@@ -83,13 +83,19 @@ def _on_queue(name: str, queue: str) -> str:
 
 
 @_by_layout
-def _on_queues(name: str, queues: tuple[str, ...]) -> str:
-    # The rows of all of them, each queue at its place. Without what is said on top: it would be
+def _on_queues(name: str, queues: tuple[str, ...], between: str) -> str:
+    # One after the other, each queue at its place. Without what is said on top: it would be
     # sent, and kept by the server, as often as there are queues.
     texts = (_on_queue(name, queue).split("\n") for queue in queues)
     bare = ["\n".join(line for line in lines if not line.startswith("--")) for lines in texts]
     parts = (part.replace("{place}", str(place)) for place, part in enumerate(bare, 1))
-    return "\nUNION ALL\n".join(f"({part})" for part in parts)
+    return between.join(f"({part.strip()})" for part in parts)
+
+
+@_by_layout
+def _next_dues(queues: tuple[str, ...]) -> str:
+    moments = _on_queues("next_moment", queues, ",\n")
+    return statement("next_dues").replace("{moments}", moments)
 
 
 def _on_databases(text: str, **names: str) -> str:
@@ -258,8 +264,13 @@ class Store:
 
     async def next_dues(self, queues: Sequence[str], since: Sequence[datetime]) -> dict[str, float]:
         """Return in how many seconds the next message of each queue is due, where one waits."""
-        rows = await self.on.fetch(_on_queues("next_dues", tuple(queues)), since)
+        rows = await self.on.fetch(_next_dues(tuple(queues)), since)
         return {queues[place - 1]: seconds for place, seconds in rows}
+
+    async def snapshot(self) -> str:
+        """Return what is another one as soon as anything can have been written."""
+        text: str = await self.on.fetchval(statement("snapshot"))
+        return text
 
     # Queues and what is in them
 
@@ -567,7 +578,8 @@ class Store:
         In one statement, and so at one moment: what a message defers before it ends, into
         whichever queue, is never missed.
         """
-        rows = await self.on.fetch(_on_queues("unfinished", tuple(queues)), since)
+        text = _on_queues("unfinished", tuple(queues), "\nUNION ALL\n")
+        rows = await self.on.fetch(text, since)
         return sum(row[0] for row in rows)
 
     async def hasten(self, queue: str, but: Sequence[int]) -> int:

@@ -11,13 +11,15 @@ import asyncpg
 import pytest
 from postgres.rows import seconds
 
-from pgtasks import fetcher
+from pgtasks import fetcher, watermark
 from pgtasks.config import DatabaseConfig, QueueFetchConfig
 from pgtasks.fetcher import Fetcher
 from pgtasks.pool import Pool
 from pgtasks.store import Record, Store
+from pgtasks.watermark import Watermark
 
 QUEUES = tuple(f"many_{number:03}" for number in range(150))
+EMPTY_DELAY = 30.0
 NOTHING: Counter[str] = Counter()
 
 
@@ -32,7 +34,7 @@ class Fetching:
             Pool(50, QUEUES),
             dict.fromkeys(QUEUES, seconds(60)),
             database,
-            QueueFetchConfig(empty_delay=seconds(30)),
+            QueueFetchConfig(empty_delay=seconds(EMPTY_DELAY)),
             self.note,
         )
 
@@ -73,7 +75,7 @@ async def many(
 
         monkeypatch.setattr(Store, name, counted)
 
-    for name in ("claim", "next_due_seconds", "next_dues"):
+    for name in ("claim", "next_due_seconds", "next_dues", "snapshot"):
         count(name)
     yield made
     await made.fetcher.close()
@@ -81,7 +83,7 @@ async def many(
 
 async def test_empty_queues_are_asked_about_together(many: Fetching):
     assert await many.fetch() == []
-    assert many.sent == {"next_dues": 3}
+    assert many.sent == {"snapshot": 1, "next_dues": 3}
     assert many.fetcher.pause() > 26
     assert await many.fetch() == []
     assert many.sent == NOTHING
@@ -89,12 +91,105 @@ async def test_empty_queues_are_asked_about_together(many: Fetching):
 
 async def test_they_are_polled_together_for_ever(many: Fetching, monkeypatch: pytest.MonkeyPatch):
     """Their pauses end at one moment, or each would be asked about alone."""
-    clock = [time.monotonic()]
-    monkeypatch.setattr(fetcher, "monotonic", lambda: clock[0])
+    clock = Clock(many, monkeypatch)
     for _ in range(4):
+        await many.connection.execute("SELECT pg_current_xact_id()")
+        await clock.turn()
+        assert many.sent == {"snapshot": 1, "next_dues": 3}
+
+
+async def test_they_are_left_alone_while_no_transaction_ends(
+    many: Fetching, monkeypatch: pytest.MonkeyPatch
+):
+    clock = Clock(many, monkeypatch)
+    async with asyncio.timeout(10):
+        while many.sent != {"snapshot": 1}:  # the server has its own transactions, now and then
+            await clock.turn()
+
+
+async def test_those_in_which_something_waits_are_asked_about_each_time(
+    many: Fetching, monkeypatch: pytest.MonkeyPatch
+):
+    """Time alone makes it due, by the server's clock."""
+    await many.send(QUEUES[70], delay=3600)
+    clock = Clock(many, monkeypatch)
+    for _ in range(5):
+        await clock.turn()
+        assert many.sent["next_dues"] >= 1
+
+
+async def test_those_that_are_called_are_asked_about(
+    many: Fetching, monkeypatch: pytest.MonkeyPatch
+):
+    """As all are when the listener hears again: whatever the server's snapshot is."""
+    clock = Clock(many, monkeypatch)
+    for _ in range(5):
+        await clock.turn()
+        many.fetcher.wake()
         await many.fetch()
-        clock[0] += many.fetcher.pause()
-        assert many.sent == {"next_dues": 3}
+        assert many.sent == {"snapshot": 1, "next_dues": 3}
+
+
+async def test_another_connection_knows_nothing(many: Fetching, monkeypatch: pytest.MonkeyPatch):
+    clock = Clock(many, monkeypatch)
+    for _ in range(5):
+        await clock.turn()
+        many.fetcher._line.drop()
+        await clock.turn()
+        assert many.sent == {"snapshot": 1, "next_dues": 3}
+
+
+@pytest.mark.parametrize("is_begun_before", [False, True])
+async def test_what_nobody_tells_of_is_found_by_the_next_poll(
+    many: Fetching, monkeypatch: pytest.MonkeyPatch, *, is_begun_before: bool
+):
+    """Written by a program that sends no notification; begun before a look, ended after it."""
+    clock = Clock(many, monkeypatch)
+    for number in range(20):
+        opened = many.connection.transaction()
+        if is_begun_before:
+            await opened.start()
+            sent = await many.send(QUEUES[number * 7])
+        await clock.turn()
+        await clock.turn()
+        if is_begun_before:
+            await opened.commit()
+        else:
+            sent = await many.send(QUEUES[number * 7])
+        committed_at = clock.now
+        while not (claimed := await clock.turn()):
+            assert clock.now - committed_at <= EMPTY_DELAY
+        assert claimed == sent
+
+
+async def test_a_look_from_the_mark_says_nothing_of_what_is_behind_it(
+    many: Fetching, monkeypatch: pytest.MonkeyPatch
+):
+    """Nothing may be written between it and the full look that finds it."""
+    monkeypatch.setattr(watermark, "FULL_LOOK_SECONDS", 0.3)
+    clock = Clock(many, monkeypatch)
+    await clock.turn()
+    for look in many.fetcher._looks.values():
+        look.watermark = Watermark(mark=datetime.now(UTC), looked_fully_at=time.monotonic())
+    await dated_back(many, QUEUES[3])
+    assert await clock.turn() == []
+    async with asyncio.timeout(5):
+        while not await clock.turn():
+            await asyncio.sleep(0.01)
+
+
+class Clock:
+    """A clock for the fetcher that goes on to its next poll when it is told to."""
+
+    def __init__(self, many: Fetching, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = time.monotonic()
+        self.many = many
+        monkeypatch.setattr(fetcher, "monotonic", lambda: self.now)
+
+    async def turn(self) -> list[tuple[str, int]]:
+        """Let it poll; return what it claimed by that."""
+        self.now += max(0.0, self.many.fetcher.pause())
+        return await self.many.fetch()
 
 
 async def test_only_what_is_due_is_claimed(many: Fetching):
@@ -149,7 +244,7 @@ async def test_a_busy_queue_does_not_wait_until_all_were_asked_about(many: Fetch
     many.fetcher.wake()
     many.fetcher.wake(QUEUES[0])
     assert await many.fetch() == sent[50:100]
-    assert many.sent == {"next_dues": 1, "claim": 1}
+    assert many.sent == {"snapshot": 1, "next_dues": 1, "claim": 1}
     last = await many.send(QUEUES[149])
     for _ in range(3):
         await many.fetch()
@@ -161,12 +256,18 @@ async def test_what_appears_behind_the_mark_is_found(many: Fetching):
     await many.send(QUEUES[3])
     await many.fetch()
     many.fetcher._looks[QUEUES[3]].watermark.mark = datetime.now(UTC)
-    [number] = await many.connection.fetchrow(
-        f"INSERT INTO pgmq.q_{QUEUES[3]} (vt, message) "
-        "VALUES (clock_timestamp() - interval '1 day', '{}') RETURNING msg_id"
-    )
+    number = await dated_back(many, QUEUES[3])
     async with asyncio.timeout(5):
         while many.claimed[-1] != (QUEUES[3], number):
             many.fetcher.wake()  # as each poll does that is due
             await many.fetch()
             await asyncio.sleep(0.01)
+
+
+async def dated_back(many: Fetching, queue: str) -> int:
+    """Let another program send a message that was due long ago."""
+    number: int = await many.connection.fetchval(
+        f"INSERT INTO pgmq.q_{queue} (vt, message) "
+        "VALUES (clock_timestamp() - interval '1 day', '{}') RETURNING msg_id"
+    )
+    return number

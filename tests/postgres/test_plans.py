@@ -16,7 +16,7 @@ import pytest
 
 from pgtasks.config import DatabaseConfig
 from pgtasks.connection import WORKER_SETTINGS, Line, open_connection
-from pgtasks.store import Store, _on_queue, _on_queues, statement
+from pgtasks.store import Store, _next_dues, _on_queue, statement
 
 Connection = Any
 
@@ -102,7 +102,7 @@ async def explained(connection: Connection, name: str, values: str) -> dict[str,
 
 async def prepare(connection: Connection, name: str) -> None:
     types, _ = ARGUMENTS[name]
-    text = _on_queues(name, (Q, Q)) if name == "next_dues" else _on_queue(name, Q)
+    text = _next_dues((Q, Q)) if name == "next_dues" else _on_queue(name, Q)
     await connection.execute(f"PREPARE {name} ({types}) AS {text}")
 
 
