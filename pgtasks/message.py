@@ -13,6 +13,9 @@ import msgspec
 
 from pgtasks.errors import DecodeError
 
+VERSION = 1
+"""Of what we write into messages. A newer pgtasks gives another one to a message that we could not
+run as it is meant."""
 MAX_ERRORS = 5
 """How many errors of past attempts travel with a message."""
 
@@ -55,6 +58,15 @@ class State:
     """How often it was put back from the archive; the other counts began anew then."""
     elsewhere: int = 0
     """Deliveries that were put down to other programs, which write no end of them down."""
+    version: int = 0
+    """What a reader has to understand; 0 is not said, and as good as 1."""
+    rest: dict[str, msgspec.Raw] = attrs.field(factory=dict)
+    """What a newer pgtasks keeps beside these: it stays, through attempts of ours as well."""
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether we know what it means."""
+        return self.version <= VERSION
 
     @property
     def ended(self) -> int:
@@ -68,11 +80,12 @@ class State:
     def as_dict(self, **more: Any) -> dict[str, Any]:
         """Return what is stored: only what is not at its default, and `more`."""
         known = {name: getattr(self, name) for name in _KEPT if getattr(self, name)}
-        return known | more
+        return {**self.rest, **known, **more}
 
 
 _COUNTS = ("failures", "snoozes", "releases", "unknown", "crashes", "redrives", "elsewhere")
-_KEPT = (*_COUNTS, "errors", "options", "schedule")
+_KEPT = (*_COUNTS, "errors", "options", "schedule", "version")
+_KNOWN = frozenset((*_KEPT, "outcome", "attempts", "seconds", "worker", "reason"))
 NEW = State()
 
 
@@ -121,6 +134,7 @@ class Envelope(msgspec.Struct, gc=False):
 _envelope = msgspec.json.Decoder(Envelope)
 _headers = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _state = msgspec.json.Decoder(dict[str, Any])
+_raw_state = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encoder = msgspec.json.Encoder()
 _HEAD = '{"metadata":{"id":"'
 
@@ -162,10 +176,12 @@ def _middle(task: str) -> str:
 def read_state(headers: str) -> State:
     """Return the state in a message's headers; what is not as we wrote it counts as absent."""
     try:
-        ours = _state.decode(_headers.decode(headers)["pgtasks"])
+        raw = _headers.decode(headers)["pgtasks"]
+        ours = _state.decode(raw)
+        rest = {} if ours.keys() <= _KNOWN else _raw_state.decode(raw)
     except (msgspec.MsgspecError, KeyError, RecursionError, ValueError):
         return NEW
-    counts = {name: ours[name] for name in _COUNTS if _is_count(ours.get(name))}
+    counts = {name: ours[name] for name in (*_COUNTS, "version") if _is_count(ours.get(name))}
     errors = ours.get("errors")
     kept = tuple(e for e in errors if isinstance(e, dict)) if isinstance(errors, list) else ()
     return State(
@@ -173,6 +189,7 @@ def read_state(headers: str) -> State:
         errors=kept[-MAX_ERRORS:],
         options=_dict(ours.get("options")),
         schedule=_dict(ours.get("schedule")),
+        rest={name: value for name, value in rest.items() if name not in _KNOWN},
     )
 
 

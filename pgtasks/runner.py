@@ -33,6 +33,9 @@ from pgtasks.thread_call import ThreadCall
 
 log = Events("pgtasks.runner")
 
+_NO_SUCH_TASK = "no such task here, put back for a worker that has it"
+_NEWER = "made by a newer pgtasks, put back for a worker that knows it"
+
 
 @attrs.define(eq=False)
 class _Ready:
@@ -121,12 +124,15 @@ class Runner:
 
     def _prepare(self, lease: Lease, slot: Slot) -> _Ready | Settlement:
         message, name = lease.message, None
+        state = message.state
+        if not state.is_readable:
+            return self._put_back(message, _NEWER, version=state.version)
         try:
             envelope = read_envelope(message.body)
             name = envelope.metadata.worker_name
             task = self.registry.get(name)
             if task is None:
-                return self._unknown(message, name)
+                return self._put_back(message, _NO_SUCH_TASK, task=name)
             args, kwargs = task.signature.decode(envelope.args)
         except DecodeError as error:
             log.error("message cannot be decoded, archived", **_fields(message), error=str(error))
@@ -134,20 +140,20 @@ class Runner:
             self._tell(Ended(message, name, settlement.kind, error))
             return settlement
         policy = self.plan.policy(task)
-        if message.headers is not None and (said := message.state.options):
-            policy = policy.overridden(said)
+        if state.options:
+            policy = policy.overridden(state.options)
         context = Context(lease, task.name, envelope.metadata.id, policy, self.ties)
         return _Ready(task, context, *task.signature.with_context(context, args, kwargs), slot)
 
-    def _unknown(self, message: Message, name: str) -> Settlement:
-        settlement = settle.unknown_task(message)
+    def _put_back(self, message: Message, event: str, **fields: Any) -> Settlement:
+        settlement = settle.not_for_us(message)
         log.warning(
-            "no such task here, put back for a worker that has it",
+            event,
             **_fields(message),
-            task=name,
+            **fields,
             again_in=format_duration(_to_milliseconds(settlement.delay)),
         )
-        self._tell(Ended(message, name, settlement.kind))
+        self._tell(Ended(message, fields.get("task"), settlement.kind))
         return settlement
 
     def _tell(self, ended: Ended) -> None:

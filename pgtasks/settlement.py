@@ -117,8 +117,8 @@ def undecodable(message: Message, reason: str, run: Run) -> Settlement:
     return _archived(message.state, "undecodable", run, 0, reason=reason)
 
 
-def unknown_task(message: Message) -> Settlement:
-    """Settle a message whose task this worker does not know: another, newer one may."""
+def not_for_us(message: Message) -> Settlement:
+    """Settle a message that this worker does not know how to run: another, newer one may."""
     state = message.state
     ceiling = min(_LONGEST_UNKNOWN, 2.0 ** min(state.unknown, 10))
     delay = timedelta(seconds=random.uniform(ceiling / 2, ceiling))

@@ -575,6 +575,30 @@ async def test_a_thread_that_never_started_leaves_nothing_behind(
 # It is not for us
 
 
+async def test_a_message_of_a_newer_pgtasks_is_put_back_as_it_is(
+    config: Config, registry: Registry, rows: Rows
+):
+    """Whatever its envelope looks like; what else is kept of it stays."""
+    [made] = await rows.fetch(
+        "INSERT INTO pgmq.q_default (vt, message, headers) VALUES (now(), $1, $2) RETURNING msg_id",
+        '["a form of its own"]',
+        '{"mine":1,"pgtasks":{"version":2,"lane":{"of":[1,2]}}}',
+    )
+
+    @task(name="known", registry=registry)
+    def known() -> None: ...
+
+    async with working(config, registry):
+        async with asyncio.timeout(15):
+            while (await rows.state(made[0])).get("unknown") != 2:
+                await asyncio.sleep(0.02)
+    row = await rows.one(made[0])
+    assert json.loads(row["headers"]) == {
+        "mine": 1, "pgtasks": {"version": 2, "lane": {"of": [1, 2]}, "unknown": 2},
+    }  # fmt: skip
+    assert json.loads(row["message"]) == ["a form of its own"]
+
+
 async def test_an_unknown_task_is_put_back_at_no_cost(
     config: Config, registry: Registry, rows: Rows
 ):

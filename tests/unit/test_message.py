@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -155,6 +156,34 @@ def test_headers_that_are_not_ours_count_as_absent(headers: str):
 def test_what_is_ours_is_read_beside_what_is_not():
     headers = '{"x-pgmq-group":"g","pgtasks":{"failures":3,"snoozes":"many","errors":[{"a":1},2]}}'
     assert read_state(headers) == State(failures=3, errors=({"a": 1},))
+
+
+@given(st.dictionaries(st.text(), plain))
+def test_what_a_newer_pgtasks_keeps_stays_as_it_is(more: dict[str, Any]):
+    rest = {f"later-{name}": value for name, value in more.items()}
+    ours = {"failures": 1, "outcome": "failed", "worker": "w"}
+    state = read_state(json.dumps({"pgtasks": {**rest, **ours}}))
+    written = json.loads(write_state(attrs.evolve(state, failures=2).as_dict()))
+    assert written == {**rest, "failures": 2}
+
+
+def test_it_stays_even_if_we_could_not_write_it():
+    """Numbers that the encoder refuses, and a depth near the end of the stack."""
+    rest = f'{{"number":{10**50},"deep":{"[" * 500}{"]" * 500}}}'
+    state = read_state(f'{{"pgtasks":{{"later":{rest}}}}}')
+    assert write_state(state.as_dict()) == f'{{"later":{rest}}}'
+
+
+@pytest.mark.parametrize(
+    ("version", "is_readable"),
+    [(None, True), (0, True), (1, True), (2, False), (2**31 - 1, False), ("2", True), (-2, True)],
+)
+def test_a_message_of_a_newer_version_is_not_ours_to_run(version: object, *, is_readable: bool):
+    state = read_state(json.dumps({"pgtasks": {"version": version}}))
+    assert state.is_readable == is_readable
+    assert write_state(state.as_dict()) == (
+        "{}" if is_readable and version != 1 else write_state({"version": version})
+    )
 
 
 def test_no_more_errors_are_read_than_are_kept():

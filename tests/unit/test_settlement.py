@@ -233,7 +233,7 @@ def test_a_release_costs_no_attempt_and_is_due_at_once():
 def test_an_unknown_task_is_put_back_for_longer_each_time():
     bounds = []
     for times in range(14):
-        made = settle.unknown_task(message(unknown=times))
+        made = settle.not_for_us(message(unknown=times))
         assert (made.action, made.kind) == ("retry", "put back")
         assert state(made) == {"unknown": times + 1}
         bounds.append(made.delay.total_seconds())
@@ -273,7 +273,7 @@ def test_no_way_out_forgets_what_was_counted(before: dict[str, int]):
         "failures": settle.failed(message(**before), archiving, ValueError(), RUN),
         "snoozes": settle.snoozed(message(**before), Snooze(1)),
         "releases": settle.released(message(**before)),
-        "unknown": settle.unknown_task(message(**before)),
+        "unknown": settle.not_for_us(message(**before)),
     }
     for counted, made in ways.items():
         expected = dict(kept)
