@@ -233,3 +233,11 @@ async def test_behind_a_pooler_a_call_that_is_refused_leaves_nothing_open(pooled
     connection = await pooled._opened()
     assert not connection.is_in_transaction()
     assert await setting(connection) == "on"
+
+
+async def test_each_queue_costs_a_start_the_same(connection: Connection):
+    """Compared as text, 20 queues took 2,000 pages and 400 took 610,000."""
+    for number in range(100):
+        await Store(connection).create_queue(f"many_{number}")
+    await connection.execute(f"PREPARE layouts (integer) AS {statement('layouts')}")
+    assert buffers(await explained(connection, "layouts", "0")) < 100 * 40
