@@ -22,7 +22,7 @@ from chaos.case import Row, run_case
 from chaos.catalogue import FAULTS
 from chaos.fault import Fault
 from chaos.report import put_between_markers, to_markdown
-from chaos.throughput import throughput_row
+from chaos.throughput import throughput_rows
 
 from benchmarks import machine
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     with OwnServer() as server:
         rows = asyncio.run(_run_all(server, asked.faults or list(FAULTS), seed, asked.seconds))
         if asked.messages:
-            rows.append(asyncio.run(throughput_row(server, asked.messages)))
+            rows += asyncio.run(throughput_rows(server, asked.messages))
         facts = asyncio.run(machine.facts(server.url)) if asked.write else {}
         facts["load"] = f"{load} before, {machine.load()} after (of the last minute)"
     text = to_markdown({**facts, "seed": str(seed)}, rows)
