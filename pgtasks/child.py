@@ -1,12 +1,13 @@
 """Child: a worker process under a supervisor, told what to do over a socket.
 
 The supervisor's end of the socket also says that the supervisor lives: when it closes, the child
-stops as if it had been told to.
+stops as if it had been told to, whatever the user's code does.
 """
 
 import asyncio
 import logging
 import os
+import select
 import signal
 import socket
 import sys
@@ -62,6 +63,8 @@ def main() -> NoReturn:
     link = socket.socket(fileno=int(os.environ.pop(SOCKET_VARIABLE)))
     board = Board.attach(int(os.environ.pop(BOARD_VARIABLE)))
     assignment = read_assignment(_first_line(link))
+    longest = assignment.config.worker.grace.total_seconds() + WATCHDOG_SECONDS
+    _end_without_supervisor(link, longest)
     configure(assignment.config.log.level, assignment.config.log.format, everything=True)
     code = _work(assignment, link, board, stopping)
     logging.shutdown()
@@ -162,6 +165,22 @@ def _faulted(link: socket.socket) -> Callable[[], None]:
         _end_after(FAULT_SECONDS, exit_codes.FAILED)
 
     return faulted
+
+
+def _end_without_supervisor(link: socket.socket, longest_seconds: float) -> None:
+    """End this process some time after its supervisor, should nothing else have done it.
+
+    From a thread: modules that hang while they are imported, and tasks that hold up the event
+    loop, keep all else from noticing.
+    """
+
+    def watch() -> None:
+        ended = select.poll()
+        ended.register(link, 0)  # a hang-up is always told
+        ended.poll()
+        _end_after(longest_seconds, exit_codes.UNSETTLED)
+
+    threading.Thread(target=watch, name="pgtasks-supervisor", daemon=True).start()
 
 
 def _end_after(seconds: float, code: int) -> None:

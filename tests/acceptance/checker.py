@@ -1,7 +1,7 @@
-"""Checker: what is called once at the end of a case, whatever was done in it.
+"""Checker: what is called once at the end of every case, whatever was done in it.
 
 It waits until all is drained, stops the workers, gathers the evidence, prints the figures, and
-fails with every promise that was broken.
+fails with every promise that was broken. A case that does not call it is judged by what it left.
 """
 
 import asyncio
@@ -15,12 +15,13 @@ import asyncpg
 import attrs
 from acceptance.evidence import Evidence, Exit, Witness
 from acceptance.history import History
-from acceptance.judgement import Figures, Rules, Verdict, judge
+from acceptance.judgement import EXIT_SECONDS, Figures, Rules, Verdict, judge
 from acceptance.worker_process import WorkerProcess
 from eventually import eventually_async
 
 from pgtasks import exit_codes
 
+LATE_SECONDS = 3.0
 CLOSING_SECONDS = 8.0
 """How long the server may take to notice that the other end of a connection is gone: it may be in
 a statement, or waiting for a lock of one that is ended later."""
@@ -33,6 +34,7 @@ class How(TypedDict, total=False):
         drained: False when messages are meant to be left; nothing is waited for then.
         codes: with which exit codes workers may end that nobody killed.
         may_overlap: for tasks that cannot be ended when their lease is lost, such as threads.
+        shows_tracebacks: True where an error of the user's own code is to be shown.
         keeps_successes: False when successes are deleted instead of archived.
         lease_seconds: the longest lease of the case.
         within_seconds: how long draining may take.
@@ -41,6 +43,7 @@ class How(TypedDict, total=False):
     drained: bool
     codes: Sequence[int]
     may_overlap: bool
+    shows_tracebacks: bool
     keeps_successes: bool
     lease_seconds: float
     within_seconds: float
@@ -55,6 +58,20 @@ class Checker:
     """The database's own address, past any proxy."""
     workers: list[WorkerProcess] = attrs.field(factory=list)
     """All that were started, whatever has become of them."""
+    lease_seconds: float = 3.0
+    """The longest lease of the case, where it says no other."""
+    has_judged: bool = attrs.field(default=False, init=False)
+
+    async def check_what_is_left(self, **how: Unpack[How]) -> None:
+        """Do what `check` does, for a case that has passed: it knows how its workers ended.
+
+        Raises:
+            AssertionError: as of `check`.
+        """
+        ended = [code for worker in self.workers if (code := worker.process.poll()) is not None]
+        how.setdefault("codes", (exit_codes.OK, exit_codes.UNSETTLED, *ended))
+        how.setdefault("drained", False)
+        await self.check(**how)
 
     async def check(self, **how: Unpack[How]) -> Figures:
         """Drain, stop all workers, and hold what happened against every promise.
@@ -69,6 +86,7 @@ class Checker:
 
     async def examine(self, **how: Unpack[How]) -> Verdict:
         """Do the same, and return what was found."""
+        self.has_judged = True
         drained = how.get("drained", True)
         connection = await asyncpg.connect(self.url, timeout=10)
         try:
@@ -84,8 +102,9 @@ class Checker:
             is_drained=drained,
             codes=tuple(how.get("codes", (exit_codes.OK,))),
             may_overlap=how.get("may_overlap", False),
+            shows_tracebacks=how.get("shows_tracebacks", False),
             keeps_successes=how.get("keeps_successes", True),
-            lease_seconds=how.get("lease_seconds", 3.0),
+            lease_seconds=how.get("lease_seconds", self.lease_seconds),
         )
         return judge(evidence, rules)
 
@@ -95,6 +114,18 @@ class Checker:
             if worker.process.poll() is None:
                 worker.signal()
         await asyncio.gather(*(asyncio.to_thread(worker.wait, 45) for worker in self.workers))
+        await asyncio.gather(*map(self._orphans_ended, self.workers))
+
+    async def _orphans_ended(self, worker: WorkerProcess) -> None:
+        """Wait for the children of a supervisor that was killed: they end what runs."""
+
+        async def gone() -> None:
+            assert not worker.leftovers()
+
+        if worker.is_killed:
+            longest = worker.grace_seconds + EXIT_SECONDS + LATE_SECONDS
+            with suppress(AssertionError):  # evidence as well
+                await eventually_async(gone, within_seconds=longest)
 
     async def _drain(self, witness: Witness, within_seconds: float) -> None:
         async def nothing_left() -> None:

@@ -17,6 +17,8 @@ from eventually import eventually
 from pgtasks import Handle, current_message
 
 VARIABLE = "PGTASKS_TEST_HISTORY"
+ANY = "any"
+"""An outcome that nobody has named."""
 
 
 @attrs.frozen
@@ -76,10 +78,12 @@ class History:
     ) -> None:
         """Write down that `defer` has returned, and how the message is to end.
 
+        Each `defer` of a test is written down anyway, as one whose message may end in any way.
+
         Args:
             key: the task's first argument.
             handle: what `defer` returned.
-            becomes: its outcome in the archive.
+            becomes: its outcome in the archive, or `ANY`.
             has_effect: its task writes a row of the table `effect` in its own transaction.
         """
         effect = "effect" if has_effect else "-"

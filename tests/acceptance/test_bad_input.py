@@ -119,6 +119,7 @@ async def test_garbage_is_archived_with_its_reason_and_harms_nobody(
     async with tables.connection.transaction():  # so that one claim gets them all
         ours = quick.options(connection=tables.connection)
         before = await ours.defer_many([(f"before-{n}",) for n in range(10)])
+        history.fault("read-elsewhere")
         unreadable = await insert(tables, UNREADABLE)
         odd = await insert(tables, ODD_BUT_READABLE)
         after = await ours.defer_many([(f"after-{n}",) for n in range(10)])
@@ -171,6 +172,7 @@ async def test_message_read_two_thousand_million_times_ends(
     read_ct: int, start_worker: StartWorker, client: Client, tables: Tables, history: History
 ) -> None:
     """It looks like one that crashes its processes: it runs alone, and once."""
+    history.fault("read-elsewhere")
     [id_] = (await insert(tables, {"one": Foreign(good("worn"), read_ct=read_ct)})).values()
     await quick.defer("neighbour")
     worker = start_worker().wait_until_ready()
@@ -192,6 +194,7 @@ async def test_many_that_look_as_if_they_ended_processes_are_all_run(
     With a process for each, most would wait for longer than their leases, and none would end.
     """
     handles = await quick.defer_many([(f"m{n}",) for n in range(80)])
+    history.fault("read-elsewhere")
     await tables.connection.execute("UPDATE pgmq.q_default SET read_ct = 2")
     worker = start_worker("--concurrency", "8").wait_until_ready()
 

@@ -96,6 +96,31 @@ def test_what_is_as_promised_passes(evidence: Evidence) -> None:
     assert judge(evidence, Rules()).violations == ()
 
 
+@pytest.mark.parametrize("place", [0, 2])
+def test_what_a_test_says_of_a_message_wins(place: int) -> None:
+    """Each is written down as one that may end in any way, before or after."""
+    notes, anything = list(ACCEPTED), noted("accepted", "b", 0.1, "default 2 any -")
+    notes.insert(place, anything)
+    failed = attrs.evolve(CALM, stored=[archived("a", 1), archived("b", 2, outcome="failed")])
+
+    assert violations(attrs.evolve(failed, notes=[ACCEPTED[0], anything])) == set()
+    assert violations(attrs.evolve(failed, notes=notes)) == {"wrong outcome"}
+    assert judge(attrs.evolve(CALM, notes=notes), Rules()).figures.accepted == 2
+
+
+def test_a_lease_that_could_not_be_extended_may_run_out() -> None:
+    left = [archived("a", 1), waiting("b", 2, delivery=1, due_in=2.0)]
+    cut_off = attrs.evolve(
+        CALM,
+        events=[*run("a", 1.0, 1.5), told("start", "b", 1.0), told("cancelled", "b", 2.5)],
+        stored=left,
+    )
+    locked = noted("fault", "locked-rows", 1.2), noted("over", "locked-rows", 2.6)
+
+    assert violations(cut_off, is_drained=False) == {"stuck"}
+    assert violations(attrs.evolve(cut_off, notes=[*ACCEPTED, *locked]), is_drained=False) == set()
+
+
 def test_figures_of_a_kill() -> None:
     figures = judge(KILLED, Rules()).figures
 
@@ -113,6 +138,15 @@ def test_a_zombie_overlaps_and_is_counted() -> None:
 
 BROKEN: dict[str, tuple[str, Callable[[], Evidence]]] = {
     "gone": ("lost", lambda: attrs.evolve(CALM, stored=[archived("a", 1)])),
+    "gone, whatever was to become of it": (
+        "lost",
+        lambda: attrs.evolve(
+            CALM,
+            events=run("a", 1.0, 1.5),
+            notes=[ACCEPTED[0], noted("accepted", "b", 0.1, "default 2 any -")],
+            stored=[archived("a", 1)],
+        ),
+    ),
     "archived unrun": ("lost", lambda: attrs.evolve(CALM, events=run("a", 1.0, 1.5))),
     "left in the queue": (
         "unfinished",
@@ -293,7 +327,23 @@ async def test_a_case_without_faults(
     figures = await checker.check()
 
     assert (figures.accepted, figures.starts, figures.duplicates) == (20, 20, 0)
+    assert [note.key for note in history.notes() if note.what == "accepted"] == [
+        f"m{n}" for n in range(20) for _ in ("by itself", "by this test")
+    ]
     history.accepted("never", replace(await quick.defer("other"), message_id=10**6))
     with pytest.raises(AssertionError, match="never was accepted") as caught:
         await checker.check(drained=False)
     assert "lost 1" in str(caught.value)
+
+
+async def test_a_case_that_asks_for_nothing_is_judged_by_what_it_left(
+    start_worker: StartWorker, client: Client, tables: Tables, checker: Checker
+) -> None:
+    start_worker().wait_until_ready()
+    for key in ("left", "gone"):
+        await quick.options(delay=60).defer(key)
+    await checker.check_what_is_left()
+
+    await tables.connection.execute("DELETE FROM pgmq.q_default WHERE msg_id = 2")
+    with pytest.raises(AssertionError, match="gone was accepted, and is neither"):
+        await checker.check_what_is_left()

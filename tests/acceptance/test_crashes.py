@@ -2,10 +2,11 @@
 
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from acceptance.checker import Checker
-from acceptance.conftest import StartWorker
+from acceptance.conftest import TASKS, StartWorker
 from acceptance.history import History
 from acceptance.tables import Row, Tables
 from acceptance.tasks_under_test import (
@@ -172,6 +173,33 @@ async def test_children_of_a_killed_supervisor_give_back_what_outlasts_the_grace
     await checker.check(drained=False)
 
 
+@pytest.mark.parametrize("how", ["importing", "blocking"])
+async def test_child_of_a_killed_supervisor_ends_though_it_is_held_up(
+    how: str, start_worker: StartWorker, client: Client, history: History, tmp_path: Path
+) -> None:
+    """By a module that hangs while it is imported, or a task that never lets go of the loop."""
+    begun = tmp_path / "begun"
+    (tmp_path / "hangs.py").write_text(
+        f"import pathlib, time\npathlib.Path({str(begun)!r}).touch()\ntime.sleep(600)\n"
+    )
+    worker = start_worker(TASKS if how == "blocking" else "hangs", "--grace", "1s")
+    if how == "blocking":
+        worker.wait_until_ready()
+        await blocking.defer("held-up", 600.0)
+        history.wait_until_started(1)
+    else:
+        eventually(lambda: _is_there(begun))
+
+    worker.signal(signal.SIGKILL)
+    worker.process.wait(5)
+
+    eventually(lambda: _none(worker.leftovers()), within_seconds=1 + 3 + LATE_SECONDS)
+
+
+def _is_there(file: Path) -> None:
+    assert file.exists()
+
+
 def _none(pids: list[int]) -> None:
     assert not pids
 
@@ -302,10 +330,13 @@ async def test_fifty_that_run_for_five_leases_are_run_once(
     assert (await checker.check()).starts == 50
 
 
-def any_child(worker: WorkerProcess) -> int:
+def kill_any_child(worker: WorkerProcess) -> None:
     children = worker.children()
     assert children, "all are being replaced"
-    return children[0]
+    try:
+        worker.signal_child(children[0])
+    except ProcessLookupError as error:
+        raise AssertionError("it had ended already") from error
 
 
 async def test_killed_in_the_middle_of_thousands_loses_none(
@@ -317,6 +348,6 @@ async def test_killed_in_the_middle_of_thousands_loses_none(
     history.accepted_many(keys, await quick.defer_many([(key,) for key in keys]))
     for round_ in range(3):
         history.wait_until_started(100 + 600 * round_)
-        worker.signal_child(eventually(lambda: any_child(worker)))
+        eventually(lambda: kill_any_child(worker))
 
     await checker.check()

@@ -47,11 +47,13 @@ async def test_a_table_that_somebody_locks_is_waited_for(
     await slow.defer("settled-later", 1.0)
     history.wait_until_started(1)
     waiting = [0]
-    async with locked(database_url, "LOCK TABLE pgmq.q_default IN ACCESS EXCLUSIVE MODE"):
-        until = time.monotonic() + 9
-        while time.monotonic() < until:
-            waiting.append(await tables.connection.fetchval(_WAITING))
-            await asyncio.sleep(0.1)
+    lock = "LOCK TABLE pgmq.q_default IN ACCESS EXCLUSIVE MODE"
+    with history.lasting_fault("locked-table"):
+        async with locked(database_url, lock):
+            until = time.monotonic() + 9
+            while time.monotonic() < until:
+                waiting.append(await tables.connection.fetchval(_WAITING))
+                await asyncio.sleep(0.1)
     back_at = time.monotonic()
     for key in MANY:
         await quick.defer(key)
@@ -101,13 +103,14 @@ async def test_rows_that_somebody_locks_are_left_alone(
     await slow.defer("runs", 60.0)
     history.wait_until_started(1)
     await slow.options(delay=0.5).defer_many([(key, 0.01) for key in MANY])
-    async with locked(database_url, "SELECT FROM pgmq.q_default FOR UPDATE"):
-        locked_at = time.monotonic()
-        await quick.defer("passes")
-        eventually(lambda: _ended(history, "passes"))
-        eventually(lambda: _cancelled(history, "runs"))
-        assert history.of("runs", "cancelled")[0].at - locked_at < LEASE_SECONDS
-        assert not history.keys("end") & set(MANY)
+    with history.lasting_fault("locked-rows"):
+        async with locked(database_url, "SELECT FROM pgmq.q_default FOR UPDATE"):
+            locked_at = time.monotonic()
+            await quick.defer("passes")
+            eventually(lambda: _ended(history, "passes"))
+            eventually(lambda: _cancelled(history, "runs"))
+            assert history.of("runs", "cancelled")[0].at - locked_at < LEASE_SECONDS
+            assert not history.keys("end") & set(MANY)
     back_at = time.monotonic()
     eventually(lambda: _ended(history, *MANY), within_seconds=BACK_SECONDS + LATE_SECONDS)
 

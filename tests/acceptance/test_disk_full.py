@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from acceptance.addresses import run_statement
 from acceptance.checker import Checker
-from acceptance.conftest import SHORT, TASKS
-from acceptance.history import VARIABLE, History
+from acceptance.conftest import StartWorker
+from acceptance.history import History
 from acceptance.own_server import OwnServer
 from acceptance.small_disk import SmallDisk, small_disk
 from acceptance.tasks_under_test import quick, slow
@@ -54,22 +54,18 @@ async def client(disk: SmallDisk, server: OwnServer) -> AsyncIterator[Client]:
 
 @pytest.fixture
 def worker(
-    disk: SmallDisk, server: OwnServer, history: History, tmp_path: Path
-) -> Iterator[WorkerProcess]:
-    settings = {
-        **SHORT,
+    disk: SmallDisk, server: OwnServer, start_worker: StartWorker, checker: Checker
+) -> WorkerProcess:
+    checker.url = server.url
+    environ = {
         "PGTASKS_DATABASE_URL": server.url,
         "PGTASKS__WORKER__QUEUE_FETCH__ERROR_DELAY": "3s",
-        VARIABLE: str(history.path),
     }
-    arguments = (TASKS, "--concurrency", "4", "--log-format", "json")
-    started = WorkerProcess.start(arguments, settings, tmp_path)
-    yield started.wait_until_ready()
-    started.end()
+    return start_worker("--concurrency", "4", environ=environ).wait_until_ready()
 
 
 async def test_a_full_disk_loses_nothing(
-    disk: SmallDisk, worker: WorkerProcess, client: Client, server: OwnServer, history: History
+    disk: SmallDisk, worker: WorkerProcess, client: Client, history: History, checker: Checker
 ) -> None:
     """Who defers is told that nothing was stored; what ran meanwhile is settled afterwards."""
     for n in range(30):
@@ -95,7 +91,7 @@ async def test_a_full_disk_loses_nothing(
     assert not any(isinstance(error, DatabaseUnreachable) for error in refusals)
     assert "Nothing was stored" in str(refusals[0])
     assert len(worker.lines("worker ready")) == 1, "its process was replaced"
-    await Checker(history, server.url, [worker]).check()
+    await checker.check()
 
 
 def _ended(history: History, key: str) -> None:

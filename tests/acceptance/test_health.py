@@ -17,8 +17,9 @@ from typing import Any
 
 import attrs
 import pytest
+from acceptance.checker import Checker
 from acceptance.conftest import SHORT, TASKS, StartWorker
-from acceptance.history import VARIABLE, History
+from acceptance.history import History
 from acceptance.own_server import OwnServer
 from acceptance.tables import Tables
 from acceptance.tasks_that_break import PARTS, breaks
@@ -399,42 +400,42 @@ def server() -> Iterator[OwnServer]:
         yield own
 
 
-async def test_a_database_that_is_away_ends_readiness_and_not_liveness(
-    server: OwnServer, http: Http, history: History, tmp_path: Path
+async def test_a_database_that_is_away_ends_readiness_and_not_liveness(  # noqa: PLR0917 - by name
+    server: OwnServer,
+    http: Http,
+    start_worker: StartWorker,
+    history: History,
+    checker: Checker,
+    tmp_path: Path,
 ) -> None:
     """To start a worker anew would mend nothing. Nobody is told where the database is."""
-    settings = {
-        **SHORT,
+    checker.url = server.url
+    environ = {
         **STALE,
         **http.environ,
         "PGTASKS_DATABASE_URL": server.url,
         "PGTASKS__WORKER__QUEUE_FETCH__ERROR_DELAY": "2s",
-        VARIABLE: str(history.path),
     }
-    worker = WorkerProcess.start((TASKS, "--log-format", "json"), settings, tmp_path)
-    try:
-        worker.wait_until_ready()
-        http.becomes(200, 200)
-        away_at = time.monotonic()
-        await asyncio.to_thread(server.stop, "fast")
-        http.becomes(200, 503)
-        becomes(tmp_path, exit_codes.OK, "database")
-        answers = []
-        while time.monotonic() - away_at < STALE_SECONDS + LATE_SECONDS:
-            assert http.get("/livez") == (200, "ok\n")
-            answers.append(http.get("/readyz"))
-            asked = await asyncio.to_thread(ask, tmp_path)
-            assert (asked.code, asked.kinds) == (exit_codes.OK, {"database"})
-        assert set(answers) == {(503, "the database does not answer\n")}
-        assert ask(tmp_path, "--ready").code == exit_codes.FAILED
+    start_worker(environ=environ).wait_until_ready()
+    http.becomes(200, 200)
+    away_at = time.monotonic()
+    await asyncio.to_thread(server.stop, "fast")
+    http.becomes(200, 503)
+    becomes(tmp_path, exit_codes.OK, "database")
+    answers = []
+    while time.monotonic() - away_at < STALE_SECONDS + LATE_SECONDS:
+        assert http.get("/livez") == (200, "ok\n")
+        answers.append(http.get("/readyz"))
+        asked = await asyncio.to_thread(ask, tmp_path)
+        assert (asked.code, asked.kinds) == (exit_codes.OK, {"database"})
+    assert set(answers) == {(503, "the database does not answer\n")}
+    assert ask(tmp_path, "--ready").code == exit_codes.FAILED
 
-        await asyncio.to_thread(server.start)
-        http.becomes(200, 200)
-        async with connect(config=Config(database=DatabaseConfig(url=server.url))):
-            await quick.defer("after")
-            history.wait_until_started(1)
-    finally:
-        worker.end()
+    await asyncio.to_thread(server.start)
+    http.becomes(200, 200)
+    async with connect(config=Config(database=DatabaseConfig(url=server.url))):
+        await quick.defer("after")
+        history.wait_until_started(1)
 
 
 def test_a_database_that_is_waited_for_at_the_start_is_no_reason_to_start_anew(
@@ -465,18 +466,19 @@ async def test_no_worker_is_alive_and_idle_when_a_part_of_it_dies(
     [child] = worker.children()
     await slow.defer("beside", 2.0)
     history.wait_until_started(1)
-    await breaks.defer(part)
-    history.wait_until_started(2)
-    if part == "listener":
+    with history.lasting_fault("broken", child):
+        await breaks.defer(part)
+        history.wait_until_started(2)
+        if part == "listener":
 
-        async def ended() -> None:
-            assert await tables.connection.fetchval(END_LISTENER)
+            async def ended() -> None:
+                assert await tables.connection.fetchval(END_LISTENER)
 
-        await eventually_async(ended)
+            await eventually_async(ended)
 
-    worker.wait_for("a part of the worker failed")
-    failed_at = time.monotonic()
-    worker.wait_for("worker ready", times=2)
+        worker.wait_for("a part of the worker failed")
+        failed_at = time.monotonic()
+        worker.wait_for("worker ready", times=2)
     ready_in = time.monotonic() - failed_at
     await quick.defer("after")
     await tables.drained()
@@ -502,9 +504,10 @@ async def test_a_task_that_will_not_end_does_not_keep_a_broken_worker(
     [child] = worker.children()
     await swallows_cancellation.defer("deaf", 60.0)
     history.wait_until_started(1)
-    await breaks.defer("scheduler")
+    with history.lasting_fault("broken", child):
+        await breaks.defer("scheduler")
+        worker.wait_for("worker process died")
 
-    worker.wait_for("worker process died")
     assert child not in worker.children()
     failed = worker.wait_for("a part of the worker failed")
     died = worker.lines("worker process died")[0]

@@ -141,6 +141,7 @@ async def test_what_looks_as_if_it_ended_processes_runs_alone_in_a_slot_of_its_q
     """Other workers died of it, or other clients read it; there is one slot for all of them."""
     suspects = [f"s{n}" for n in range(3)]
     await slow.options(queue=COUNTED).defer_many([(key, 0.3) for key in suspects])
+    history.fault("read-elsewhere")
     await counted.connection.execute("UPDATE pgmq.q_counted SET read_ct = 5")
     await slow.options(queue=COUNTED).defer_many([(f"m{n}", 0.2) for n in range(25)])
     worker = start_worker("--processes", "2", environ={TOTAL: "1"}).wait_until_ready(2)

@@ -76,6 +76,7 @@ def test_module_that_cannot_be_used_is_named(
     assert "pgtasks/child.py" not in text
 
 
+@pytest.mark.judged(shows_tracebacks=True)
 def test_lifespan_that_fails_is_shown_in_its_own_lines(
     folder: Path, start_worker: StartWorker
 ) -> None:
