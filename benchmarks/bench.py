@@ -10,6 +10,7 @@ import asyncpg
 import attrs
 
 from benchmarks.stamps import now
+from benchmarks.usage import is_here
 from pgtasks import Config, Task
 from pgtasks.config import DatabaseConfig
 from pgtasks.connection import Connection
@@ -45,6 +46,11 @@ class Bench:
         finally:
             with anyio.CancelScope(shield=True):
                 await connection.close(timeout=5)
+
+
+async def is_server_here(connection: Connection) -> bool:
+    """Whether the kernel of this machine tells what the server's processes use."""
+    return is_here(await connection.fetchval("SELECT pg_backend_pid()"))
 
 
 async def create_queues(connection: Connection, *queues: str) -> None:

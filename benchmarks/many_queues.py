@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 import anyio
 import attrs
 
-from benchmarks.bench import Bench, create_queues
+from benchmarks.bench import Bench, create_queues, is_server_here
 from benchmarks.process import Running, worker
 from benchmarks.report import Result
 from benchmarks.server import empty_database, own_database
 from benchmarks.stats import Series
-from benchmarks.usage import cpu_seconds, is_told, only_child
+from benchmarks.usage import cpu_seconds, only_child
 from pgtasks.config import QueueFetchConfig
 from pgtasks.connection import Connection
 
@@ -22,21 +22,23 @@ QUEUES = 200
 WINDOW_SECONDS = 20.0
 SETTLE_SECONDS = 3.0
 MANY, ONE = f"{QUEUES} queues", "1 queue"
-CPU, TIME, STATEMENTS = "{}, CPU", "{}, time in the database", "{}, statements"
-PER_POLL = "the 199 queues more, time in the database a poll"
+CPU, SERVED = "{}, CPU", "{}, CPU of the server for it"
+PER_POLL = "the 199 queues more, CPU of the server a poll"
 PER_BUSY_POLL = PER_POLL + ", others writing"
 WRITE_EVERY_SECONDS = 0.05
-USED = """
-    SELECT active_time, (xact_commit + xact_rollback)::float8 FROM pg_stat_database
-    WHERE datname = current_database()
+BACKENDS = """
+    SELECT pid FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name LIKE 'pgtasks %'
 """
 
 
 async def run(bench: Bench) -> Result:
     """Let two workers be idle at the same time, each on a database of its own."""
     title = f"an idle worker on {QUEUES} queues"
-    if not is_told():
-        return Result("many-queues", title, (), "Not measured: this system has no /proc.")
+    async with bench.connection() as connection:
+        if not await is_server_here(connection):
+            why = "Not measured: it takes a /proc, and a server on the same machine."
+            return Result("many-queues", title, (), why)
     async with own_database(bench.url) as other_url:
         one = attrs.evolve(bench, url=other_url)
         names = {MANY: [f"bench_many_{number}" for number in range(QUEUES)], ONE: ["bench_one"]}
@@ -84,23 +86,28 @@ async def _watch(
     for _ in range(bench.rounds):
         await anyio.sleep(seconds)
         after = {label: await _used(*both) for label, both in watched.items()}
-        for label, values in after.items():
-            differences = [new - old for new, old in zip(values, before[label], strict=True)]
-            cpu, active, statements = (each / seconds for each in differences)
-            samples.setdefault(CPU.format(label), []).append(100 * cpu)
-            samples.setdefault(TIME.format(label), []).append(active)
-            # One a window is our own look.
-            samples.setdefault(STATEMENTS.format(label), []).append(statements - 1 / seconds)
+        for label, used in after.items():
+            spent = [_since(old, new) for old, new in zip(before[label], used, strict=True)]
+            samples.setdefault(CPU.format(label), []).append(100 * spent[0] / seconds)
+            samples.setdefault(SERVED.format(label), []).append(1000 * spent[1] / seconds)
         before = after
     return samples
 
 
-async def _used(running: Running, connection: Connection) -> tuple[float, float, float]:
-    """CPU of supervisor and child; milliseconds and transactions in the database, so far."""
-    child = await only_child(running.pid)
-    row = await connection.fetchrow(USED)
-    assert row is not None
-    return cpu_seconds(running.pid) + cpu_seconds(child), *row
+Used = dict[int, float]
+"""CPU of processes so far, in seconds."""
+
+
+async def _used(running: Running, connection: Connection) -> tuple[Used, Used]:
+    """CPU of supervisor and child, and of the server's processes for their connections."""
+    workers = [running.pid, await only_child(running.pid)]
+    backends = [row[0] for row in await connection.fetch(BACKENDS)]
+    return {pid: cpu_seconds(pid) for pid in workers}, {pid: cpu_seconds(pid) for pid in backends}
+
+
+def _since(before: Used, after: Used) -> float:
+    """How much more it is, of those that were there before."""
+    return sum(seconds - before[pid] for pid, seconds in after.items() if pid in before)
 
 
 def _poll_seconds() -> float:
@@ -109,7 +116,7 @@ def _poll_seconds() -> float:
 
 
 def _series(samples: dict[str, list[float]]) -> tuple[Series, ...]:
-    units = {CPU: "% of a core", TIME: "ms a second", STATEMENTS: "a second"}
+    units = {CPU: "% of a core", SERVED: "ms a second"}
     return tuple(
         Series(what.format(label), unit, tuple(samples[what.format(label)]), _beside(what, label))
         for what, unit in units.items()
@@ -118,7 +125,7 @@ def _series(samples: dict[str, list[float]]) -> tuple[Series, ...]:
 
 
 def _per_poll(label: str, samples: dict[str, list[float]]) -> Series:
-    pairs = zip(samples[TIME.format(MANY)], samples[TIME.format(ONE)], strict=True)
+    pairs = zip(samples[SERVED.format(MANY)], samples[SERVED.format(ONE)], strict=True)
     return Series(label, "ms", tuple((many - one) * _poll_seconds() for many, one in pairs))
 
 
@@ -128,12 +135,11 @@ def _beside(what: str, label: str) -> str | None:
 
 def _note() -> str:
     return (
-        "Two workers at their defaults, one process each, watched in the same windows. The time "
-        "is what the server says its connections were executing something "
-        "(`pg_stat_database.active_time`), all of the worker's statements and our own few looks "
-        f"included; a poll of all queues comes every {_poll_seconds():g} s on average. CPU is "
-        "that of supervisor and child. While no transaction ends on the server, a poll asks no "
-        "more than that; the last row is of other rounds, in which another database is written "
-        "to 20 times a second, so that each poll asks about each queue. Once in five minutes a "
-        "worker looks at the archives of its queues: that round is the highest."
+        "Two workers at their defaults, one process each, watched in the same windows. CPU is that "
+        "of supervisor and child; of the server, that of its processes for their connections, as "
+        f"the kernel counts it. A poll of all queues comes every {_poll_seconds():g} s on average. "
+        "While no transaction ends on the server, it asks no more than that; the last row is of "
+        "other rounds, in which another database is written to 20 times a second, so that each "
+        "poll asks about each queue. Once in five minutes a worker looks at the archives of its "
+        "queues: that round is the highest."
     )

@@ -12,7 +12,7 @@ from pgtasks import connect
 from pgtasks.connection import Connection
 
 QUEUE = "bench_memory"
-IDLE_SECONDS = 20.0
+IDLE_SECONDS = 60.0
 STATEMENTS = """
     SELECT sum(calls)::float8 FROM pg_stat_statements
     WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())

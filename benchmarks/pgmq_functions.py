@@ -5,11 +5,11 @@ from typing import Any
 
 import attrs
 
-from benchmarks.bench import Bench, create_queues, empty
+from benchmarks.bench import Bench, create_queues, empty, is_server_here
 from benchmarks.report import Result
 from benchmarks.rounds import Sample, compete
 from benchmarks.stats import Series
-from benchmarks.usage import cpu_seconds, is_told
+from benchmarks.usage import cpu_seconds
 from pgtasks.connection import Connection
 
 QUEUE = "bench_functions"
@@ -62,9 +62,10 @@ class Call:
 
 async def run(bench: Bench) -> Result:
     """Call each some hundred times on one connection, and ask the kernel what its process used."""
-    if not is_told():
-        return Result("pgmq-functions", "not measured: only Linux tells what a process uses", ())
     async with bench.connection() as connection:
+        if not await is_server_here(connection):
+            title = "not measured: it takes a /proc, and a server on the same machine"
+            return Result("pgmq-functions", title, ())
         await create_queues(connection, QUEUE)
         pid: int = await connection.fetchval("SELECT pg_backend_pid()")
         calls = _calls(10 if bench.quick else 1, bench.messages)

@@ -11,6 +11,14 @@ def is_told() -> bool:
     return Path("/proc/self/smaps_rollup").exists()
 
 
+def is_here(pid: int) -> bool:
+    """Whether the process of a server is one of this machine."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"postgres")
+    except OSError:
+        return False
+
+
 def cpu_seconds(pid: int) -> float:
     """How long all threads of a process have run, to the nanosecond where the kernel tells it."""
     try:

@@ -35,6 +35,8 @@ _ENDED = {
     False: "headers #>> '{pgtasks,outcome}'::text[] IS DISTINCT FROM 'done'",
 }
 
+_BETWEEN = "\x01"
+"""Between messages that are sent as one text: as JSON, no text has it in it."""
 _TEMPORARY = re.compile(r"pgtasks_(test|template)_[a-z0-9_]{1,40}", re.ASCII)
 
 
@@ -161,9 +163,12 @@ class Store:
         *,
         notify: bool = False,
     ) -> list[int]:
-        """Store many messages of one call and return their ids in order."""
+        """Store many messages of one call, at least one, and return their ids in order."""
         text, told = _on_queue("send_many", queue), queue if notify else None
-        ids: list[int] = await self.on.fetchval(text, bodies, headers, delay, at, told)
+        joined = _BETWEEN.join(bodies)
+        if joined.count(_BETWEEN) != len(bodies) - 1:
+            raise ValueError("a message has a control character in it that JSON does not allow")
+        ids: list[int] = await self.on.fetchval(text, joined, headers, delay, at, told)
         return ids
 
     async def send_batch(

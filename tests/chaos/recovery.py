@@ -5,6 +5,7 @@ in a second as are deferred, and what was left waiting besides.
 """
 
 import asyncio
+import logging
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -122,6 +123,7 @@ async def _measure_all(server: OwnServer) -> None:
 
 def main() -> None:
     """Run, and print."""
+    logging.getLogger("asyncpg").setLevel(logging.CRITICAL)  # it is meant to fail
     with OwnServer() as server:
         asyncio.run(_measure_all(server))
 

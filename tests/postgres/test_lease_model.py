@@ -82,11 +82,12 @@ class Held:
 
 
 class Server:
-    """One connection and the loop it lives on."""
+    """One connection, somebody else's, and the loop they live on."""
 
     def __init__(self, url: str) -> None:
         self.runner = asyncio.Runner()
         self.connection: Any = self.run(asyncpg.connect(url, server_settings=dict(WORKER_SETTINGS)))
+        self.other: Any = self.run(asyncpg.connect(url))
         self.store = Store(self.connection)
 
     def run(self, work: Awaitable[T]) -> T:
@@ -101,8 +102,21 @@ class Server:
         """Begin anew."""
         self.run(self.connection.execute("DELETE FROM pgmq.q_default; DELETE FROM pgmq.a_default"))
 
+    async def cancelled(self, work: Awaitable[T], locked: int) -> None:
+        """Cancel a call that waits for the lock of a message."""
+        async with self.other.transaction():
+            await self.other.execute(
+                "SELECT FROM pgmq.q_default WHERE msg_id = $1 FOR UPDATE", locked
+            )
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await work
+            # The lock must outlast the cancellation, which comes to the server a moment later.
+            await self.connection.fetchval("SELECT 1")
+
     def close(self) -> None:
         """Leave nothing behind."""
+        self.run(self.other.close())
         self.run(self.connection.close())
         self.runner.close()
 
@@ -171,6 +185,9 @@ class Leases(RuleBasedStateMachine):
         # A batch names a row once: each worker knows it under one lease only.
         once = {lease.id: lease for lease in chosen}
         return sorted(once.values(), key=lambda lease: lease.id)
+
+    def holders(self) -> list[Held]:
+        return [lease for lease in self.everybodys() if self.is_ours(lease)]
 
     def everybodys(self) -> list[Held]:
         return [lease for leases in self.held.values() for lease in leases] + self.zombies
@@ -249,6 +266,14 @@ class Leases(RuleBasedStateMachine):
         for lease in self.settled(leases, ids):
             del self.queue[lease.id]
             self.gone.add(lease.id)
+
+    @with_some(lambda self: self.holders())
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        """A settlement that is cancelled while it waits has not happened, and may happen yet."""
+        lease = data.draw(st.sampled_from(self.holders()))
+        settling = self.store.complete(Q, [lease.id], lease.delivery)
+        self.run(self.server.cancelled(settling, locked=lease.id))
 
     @with_some(lambda self: self.everybodys())
     @rule(data=st.data())

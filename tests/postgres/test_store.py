@@ -77,6 +77,18 @@ async def test_many_are_stored_in_their_order(store: Store, rows: Rows):
     assert {row["headers"] for row in await rows.all()} == {'{"h": 1}'}
 
 
+@pytest.mark.parametrize(
+    "bodies", [["{}\x01"], ["\x01", "{}"], ['{"a":"\x01"}'], ["{}\x01{}", "5"]]
+)
+async def test_what_would_end_a_message_before_its_end_is_refused(
+    store: Store, rows: Rows, bodies: list[str]
+):
+    """No JSON has it; a caller who hands over text as JSON unread might."""
+    with pytest.raises(ValueError, match="control character"):
+        await store.send_many(Q, bodies, None, NONE, None)
+    assert await rows.all() == []
+
+
 async def test_listeners_are_told_when_the_message_is_committed(
     store: Store, database: DatabaseConfig
 ):
