@@ -320,19 +320,24 @@ async def unknown_tasks(at: Patient) -> Sequence[Finding]:
         if count["due"] is None:
             continue
         rows = await store.task_names(count["queue"], MOST_TASKS)
-        found += [_unknown(count["queue"], row, known) for row in rows if row["task"] not in known]
+        found += [
+            _unknown(count["queue"], row, known, at.facts["clock"])
+            for row in rows
+            if row["task"] not in known
+        ]
     rest = len(found) - MOST_UNKNOWN
     more = [Finding("unknown", "warn", f"and {rest} more task names")] if rest > 0 else []
     none = [Finding("unknown", "ok", "every message names a task that is registered")]
     return [*found[:MOST_UNKNOWN], *more] or none
 
 
-def _unknown(queue: str, row: Any, known: list[str]) -> Finding:
-    what = _number(row["messages"], "message")
+def _unknown(queue: str, row: Any, known: list[str], now: datetime) -> Finding:
+    age = span((now - row["oldest"]).total_seconds())
+    what = f"{_number(row['messages'], 'message')} (the oldest since {age})"
     if row["task"] is None:
-        text = f"queue {queue}: {what} of another program, without the name of a task"
+        text = f"queue {queue}: {what} of another program, with no task's name"
         return Finding("unknown", "warn", text, "once due, archived by workers as undecodable")
-    text = f"queue {queue}: {what} of the task {row['task'][:200]!r}, which is not registered"
+    text = f"queue {queue}: {what} of the task {row['task'][:200]!r}, not registered"
     near = nearest(row["task"], known)
     step = f'did it become {near}? @task(aliases=["{row["task"]}"]) keeps the old name; else '
     step = (step if near else "") + "name the module that has it, or deploy it"

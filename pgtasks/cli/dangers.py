@@ -47,17 +47,19 @@ async def pooler(at: Patient) -> Sequence[Finding]:
 async def timeouts(at: Patient) -> Sequence[Finding]:
     """Time-outs set on the role or the database may end what a worker needs."""
     limits = await at.session.store.server_limits()
-    held: dict[str, int] = json.loads(limits["timeouts"])
-    short = {name: held[name] for name in SHORTEST if 0 < held.get(name, 0) < SHORTEST[name]}
+    held: dict[str, tuple[int, str | None]] = json.loads(limits["timeouts"])
+    short = [name for name in SHORTEST if name in held and 0 < held[name][0] < SHORTEST[name]]
     none = [Finding("timeouts", "ok", "none of this role is shorter than a worker needs")]
-    return [_of_timeout(name, value) for name, value in short.items()] or none
+    return [_of_timeout(name, *held[name]) for name in short] or none
 
 
-def _of_timeout(name: str, value: int) -> Finding:
+def _of_timeout(name: str, value: int, change: str | None) -> Finding:
     least = format_duration(timedelta(milliseconds=SHORTEST[name]))
     text = f"{name} is {format_duration(timedelta(milliseconds=value))} for this role"
-    step = f"ALTER ROLE ... SET {name} = 0, or at least {least}: workers bound their own statements"
-    return Finding("timeouts", "warn", text, step)
+    step = f"{change} SET {name} = 0, or at least {least}"
+    if change is None:
+        step = f"take it out of database.url and PGOPTIONS, or make it at least {least}"
+    return Finding("timeouts", "warn", text, f"{step}: workers bound their own statements")
 
 
 async def connections(at: Patient) -> Sequence[Finding]:
@@ -85,8 +87,12 @@ async def horizon(at: Patient) -> Sequence[Finding]:
     """What keeps dead rows from being removed makes every claim walk over them."""
     holders = await at.session.store.horizon_holders(20)
     old = [holder for holder in holders if _is_old(holder)]
-    none = [Finding("horizon", "ok", "no old transaction keeps dead rows alive")]
-    return [_of_holder(holder) for holder in old[:3]] or none
+    found = [_of_holder(holder) for holder in old[:3]]
+    if not (await at.session.store.server_limits())["sees_all"]:
+        text = "this role does not see for how long the transactions of others have been open"
+        step = f"GRANT pg_read_all_stats TO {at.facts['role']}, or ask as a superuser"
+        found.append(Finding("horizon", "warn", text, step))
+    return found or [Finding("horizon", "ok", "no old transaction keeps dead rows alive")]
 
 
 def _is_old(holder: Any) -> bool:
@@ -101,9 +107,10 @@ def _of_holder(holder: Any) -> Finding:
         age = f"{span(holder['seconds'])}, {age}"
     text = f"a {holder['kind']} keeps dead rows alive since {age} ago: {holder['owner']}"
     steps = {
-        "transaction": f"end it if nobody needs it; it is {holder['doing']}",
-        "prepared transaction": "COMMIT PREPARED or ROLLBACK PREPARED it",
-        "replication slot": f"drop the slot if nobody reads it; it is {holder['doing']}",
+        "transaction": f"`{holder['ending']}` if nobody needs it; it is {holder['doing']}",
+        "standby": "end its longest query there, or switch its hot_standby_feedback off",
+        "prepared transaction": f"`{holder['ending']}`, or COMMIT PREPARED",
+        "replication slot": f"`{holder['ending']}` if nobody reads it; it is {holder['doing']}",
     }
     return Finding("horizon", "warn", text, steps[holder["kind"]])
 
@@ -139,12 +146,21 @@ async def wraparound(at: Patient) -> Sequence[Finding]:
     """A server that runs out of transaction numbers takes no more writes."""
     limits = await at.session.store.server_limits()
     tables = await at.session.store.table_health()
-    old = [one for one in tables if max(one["frozen_age"], one["multixact_age"]) > WRAPAROUND]
-    found = [
-        Finding("wraparound", "fail", f"{one['name']}: {one['frozen_age']} transactions old",
-                f"VACUUM (FREEZE) {one['name']} now") for one in old
-    ]  # fmt: skip
-    if limits["frozen_age"] > WRAPAROUND:
-        text = f"the database is {limits['frozen_age']} transactions old"
-        found.append(Finding("wraparound", "fail", text, "VACUUM (FREEZE) its oldest tables now"))
+    found = [_of_age(table["name"], table, f"VACUUM (FREEZE) {table['name']} now")
+             for table in tables if _is_near(table)]  # fmt: skip
+    if _is_near(limits):
+        step = f"`vacuumdb --freeze {limits['database']}` as a superuser now"
+        found.append(_of_age("the database", limits, step))
     return found or [Finding("wraparound", "ok", "far from running out of transaction numbers")]
+
+
+def _is_near(aged: Any) -> bool:
+    return bool(max(aged["frozen_age"], aged["multixact_age"]) > WRAPAROUND)
+
+
+def _of_age(what: str, aged: Any, step: str) -> Finding:
+    numbers, age = "transactions", aged["frozen_age"]
+    if aged["multixact_age"] > age:
+        numbers, age = "multixacts", aged["multixact_age"]
+    text = f"{what}: {age:,} {numbers} old; at 2,100,000,000 the server takes no more writes"
+    return Finding("wraparound", "fail", text, f"{step}; what holds the horizon has to end first")
