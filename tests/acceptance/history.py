@@ -155,7 +155,11 @@ class History:
 
 
 def _events(path: Path) -> list[Event]:
-    return [_read(line) for line in path.read_text().splitlines()] if path.exists() else []
+    if not path.exists():
+        return []
+    # Without the last line unless it is whole: at the end of a page, half of one can be seen.
+    whole, _, _ = path.read_text().rpartition("\n")
+    return [_read(line) for line in whole.splitlines()]
 
 
 def _read(line: str) -> Event:

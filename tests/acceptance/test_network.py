@@ -28,10 +28,11 @@ MOST_CUTS = 6
 
 
 @pytest.fixture
-async def proxy(database_url: str) -> AsyncIterator[Proxy]:
-    """What stands between the workers of this test and its database."""
+async def proxy(database_url: str, history: History) -> AsyncIterator[Proxy]:
+    """What stands between the workers of this test and its database, and is the fault in it."""
     async with Proxy.to(database_url) as opened:
-        yield opened
+        with history.lasting_fault("network"):
+            yield opened
 
 
 def behind(start_worker: StartWorker, proxy: Proxy, *arguments: str) -> WorkerProcess:
@@ -96,15 +97,14 @@ async def test_connections_cut_after_any_number_of_bytes(
         return link.answered < limits[link]
 
     worker = await ready(behind(start_worker, proxy, "--concurrency", "4"))
-    with history.lasting_fault("cut-network"):
-        proxy.faults.on_answer = cut
-        handles = await quick.defer_many([(f"m{n}",) for n in range(400)])
+    proxy.faults.on_answer = cut
+    handles = await quick.defer_many([(f"m{n}",) for n in range(400)])
 
-        async def had_enough() -> None:
-            assert len(limits) > 12 or not await tables.waiting()
+    async def had_enough() -> None:
+        assert len(limits) > 12 or not await tables.waiting()
 
-        await eventually_async(had_enough, within_seconds=30)
-        proxy.faults.on_answer = lambda _link, _piece: True
+    await eventually_async(had_enough, within_seconds=30)
+    proxy.faults.on_answer = lambda _link, _piece: True
     await drained(tables)
     assert history.lost(f"m{n}" for n in range(400)) == set()
     await tables.all_done_once(handle.message_id for handle in handles)
