@@ -34,6 +34,7 @@ class How(TypedDict, total=False):
         drained: False when messages are meant to be left; nothing is waited for then.
         codes: with which exit codes workers may end that nobody killed.
         may_overlap: for tasks that cannot be ended when their lease is lost, such as threads.
+        knows_faults: False when the case has not written down what it did.
         shows_tracebacks: True where an error of the user's own code is to be shown.
         keeps_successes: False when successes are deleted instead of archived.
         lease_seconds: the longest lease of the case.
@@ -43,6 +44,7 @@ class How(TypedDict, total=False):
     drained: bool
     codes: Sequence[int]
     may_overlap: bool
+    knows_faults: bool
     shows_tracebacks: bool
     keeps_successes: bool
     lease_seconds: float
@@ -65,12 +67,15 @@ class Checker:
     async def check_what_is_left(self, **how: Unpack[How]) -> None:
         """Do what `check` does, for a case that has passed: it knows how its workers ended.
 
+        What only a fault excuses is not asked: a case that writes down its faults calls `check`.
+
         Raises:
             AssertionError: as of `check`.
         """
         ended = [code for worker in self.workers if (code := worker.process.poll()) is not None]
         how.setdefault("codes", (exit_codes.OK, exit_codes.UNSETTLED, *ended))
         how.setdefault("drained", False)
+        how.setdefault("knows_faults", False)
         await self.check(**how)
 
     async def check(self, **how: Unpack[How]) -> Figures:
@@ -102,6 +107,7 @@ class Checker:
             is_drained=drained,
             codes=tuple(how.get("codes", (exit_codes.OK,))),
             may_overlap=how.get("may_overlap", False),
+            knows_faults=how.get("knows_faults", True),
             shows_tracebacks=how.get("shows_tracebacks", False),
             keeps_successes=how.get("keeps_successes", True),
             lease_seconds=how.get("lease_seconds", self.lease_seconds),

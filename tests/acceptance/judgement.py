@@ -55,6 +55,8 @@ class Rules:
     """They are archived, and not deleted."""
     may_overlap: bool = False
     """Threads cannot be ended when their lease is lost."""
+    knows_faults: bool = True
+    """All that was done to the worker and its database is written down."""
     shows_tracebacks: bool = False
     """An error of the user's own code is to be shown."""
     late_seconds: float = 3.0
@@ -153,7 +155,8 @@ class _Case:
 def judge(evidence: Evidence, rules: Rules) -> Verdict:
     """Hold the evidence against every promise."""
     case = _Case.of(evidence, rules)
-    found = {name: list(check(case)) for name, check in _CHECKS.items()}
+    asked = [name for name in _CHECKS if rules.knows_faults or name not in _BY_FAULTS]
+    found = {name: list(_CHECKS[name](case)) for name in asked}
     runs = [run for of_one in case.runs.values() for run in of_one]
     again = [pair for of_one in case.runs.values() for pair in _again(of_one)]
     figures = Figures(
@@ -393,6 +396,10 @@ _CHECKS: Mapping[str, Callable[[_Case], Iterable[str]]] = {
     "exit": _exits,
     "log": _said,
 }
+
+
+_BY_FAULTS = frozenset({"stuck", "unexplained run", "miscounted"})
+"""Promises that hold but for certain faults."""
 
 
 def _again(runs: Sequence[Run]) -> Iterator[tuple[Run, Run]]:

@@ -121,6 +121,16 @@ def test_a_lease_that_could_not_be_extended_may_run_out() -> None:
     assert violations(attrs.evolve(cut_off, notes=[*ACCEPTED, *locked]), is_drained=False) == set()
 
 
+def test_without_knowing_the_faults_what_they_excuse_is_not_asked() -> None:
+    unexplained = attrs.evolve(KILLED, notes=ACCEPTED)
+    assert violations(unexplained) == {"unexplained run", "miscounted"}
+    assert violations(unexplained, knows_faults=False) == set()
+    assert violations(attrs.evolve(CALM, stored=[]), knows_faults=False) == {
+        "lost",
+        "double effect",
+    }
+
+
 def test_figures_of_a_kill() -> None:
     figures = judge(KILLED, Rules()).figures
 
