@@ -125,10 +125,7 @@ def test_without_knowing_the_faults_what_they_excuse_is_not_asked() -> None:
     unexplained = attrs.evolve(KILLED, notes=ACCEPTED)
     assert violations(unexplained) == {"unexplained run", "miscounted"}
     assert violations(unexplained, knows_faults=False) == set()
-    assert violations(attrs.evolve(CALM, stored=[]), knows_faults=False) == {
-        "lost",
-        "double effect",
-    }
+    assert violations(attrs.evolve(CALM, stored=[]), knows_faults=False) == {"lost"}
 
 
 def test_figures_of_a_kill() -> None:
