@@ -378,7 +378,7 @@ async def test_a_turn_that_was_taken_when_the_clock_was_wrong_is_nobodys(
     one = Pruner([Q], retaining(), database)
     await one.look()
     await archive(rows, "8 days")
-    await rows.fetch("UPDATE pgtasks.turn SET taken_at = 'tomorrow'")
+    await rows.fetch("UPDATE pgtasks.turn SET taken_at = now() + interval '1 day'")
     await one.look()
     assert await rows.archived_ids() == []
 
