@@ -12,7 +12,7 @@ from benchmarks.report import Result, distribution
 from benchmarks.rounds import Sample, compete
 from benchmarks.stats import Series, percentile
 from pgtasks.connection import WORKER_SETTINGS
-from pgtasks.message import new_id, write_envelope
+from pgtasks.message import Held, new_id, write_envelope
 from pgtasks.store import BEGINNING, Store
 from pgtasks.watermark import Watermark
 
@@ -96,7 +96,7 @@ async def _claim(store: Store, queue: str, size: int, mark: Watermark) -> float:
         mark.looked_fully(seconds)
     assert len(rows) == size
     mark.passed(datetime.fromtimestamp(max(row["due_at"] for row in rows), UTC))
-    await store.complete(queue, [row["msg_id"] for row in rows], 1)
+    await store.complete(queue, [Held(row["msg_id"], row["enqueued_at"]) for row in rows], 1)
     return seconds
 
 

@@ -22,7 +22,7 @@ import attrs
 from benchmarks.server import own_database, temporary_folder
 from pgtasks import embedded
 from pgtasks.connection import WORKER_SETTINGS
-from pgtasks.message import new_id, write_envelope
+from pgtasks.message import Held, new_id, write_envelope
 from pgtasks.store import BEGINNING, Store, _on_queue
 
 QUEUE = "engines"
@@ -60,13 +60,13 @@ class Engine:
         if self.is_by_id:
             await connection.execute(f"DROP INDEX pgmq.q_{QUEUE}_vt_idx")
 
-    async def claim(self, connection: Any, limit: int) -> list[int]:
-        """Claim so many; their ids."""
+    async def claim(self, connection: Any, limit: int) -> list[Held]:
+        """Claim so many; which they are."""
         if self.is_by_id:
             rows = await connection.fetch(BY_ID, limit, LEASE, 0)
         else:
             rows = await Store(connection).claim(QUEUE, limit, LEASE, BEGINNING)
-        return sorted(row["msg_id"] for row in rows)
+        return [Held(row["msg_id"], row["enqueued_at"]) for row in rows]
 
 
 ENGINES = (

@@ -67,10 +67,10 @@ class Alone:
     async def _take(self, entry: Entry) -> Lease | None:
         """Take over a lease; one that no longer stands is left to whoever has it."""
         asked_at, length = monotonic(), self.leases[entry.queue]
-        extension = Extension(entry.message_id, entry.delivery, length)
+        extension = Extension(entry.held, entry.delivery, length)
         [answer] = await self._line.call(lambda on: Store(on).extend(entry.queue, [extension]))
         row = await self._line.call(
-            lambda on: Store(on).take(entry.queue, entry.message_id, entry.delivery)
+            lambda on: Store(on).take(entry.queue, entry.held, entry.delivery)
         )
         if row is None or not answer["held"]:
             return None

@@ -19,9 +19,10 @@ import attrs
 
 from pgtasks import pulse
 from pgtasks.lease import Lease
+from pgtasks.message import Held
 from pgtasks.pulse import Pulses
 
-_ROW = struct.Struct("<BxHiq")  # state, queue, delivery, message id
+_ROW = struct.Struct("<BxHiqd")  # state, queue, delivery, message id, when it was stored
 _NAMES_BYTES = 1 << 20
 _FREE, _WAITING, _RUNNING = 0, 1, 2
 ROWS = 16_384
@@ -35,10 +36,15 @@ class Entry:
     """A lease that a dead process held."""
 
     queue: str
-    message_id: int
+    held: Held
     delivery: int
     is_running: bool
     """Its task had been started: it may be what brought the process down."""
+
+    @property
+    def message_id(self) -> int:
+        """The number of its message."""
+        return self.held.message_id
 
 
 @attrs.define(eq=False)
@@ -84,8 +90,9 @@ class Board:
             lease.place, message = self._free.pop(), lease.message
             queue = self._queues[message.queue]
             _ROW.pack_into(
-                self._memory, lease.place, _WAITING, queue, message.delivery, message.message_id
-            )
+                self._memory, lease.place, _WAITING, queue, message.delivery,
+                message.message_id, message.enqueued_epoch,
+            )  # fmt: skip
 
     def mark_running(self, lease: Lease) -> None:
         """Note that a lease's task is being started."""
@@ -111,8 +118,8 @@ class Board:
         queues = json.loads(names) if names else []
         rows = _ROW.iter_unpack(self._memory[_NAMES_BYTES:_PULSES_AT])
         return [
-            Entry(queues[queue], message_id, delivery, state == _RUNNING)
-            for state, queue, delivery, message_id in rows
+            Entry(queues[queue], Held(message_id, enqueued_epoch), delivery, state == _RUNNING)
+            for state, queue, delivery, message_id, enqueued_epoch in rows
             if state != _FREE
         ]
 

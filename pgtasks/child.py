@@ -193,7 +193,7 @@ def _end_after(seconds: float, code: int) -> None:
 def _hand_over(link: socket.socket) -> Callable[[Lease], None]:
     def hand_over(lease: Lease) -> None:
         message = lease.message
-        _tell(link, {"is": "suspect", "queue": message.queue, "message_id": message.message_id,
+        _tell(link, {"is": "suspect", "queue": message.queue, "held": message.held,
                      "delivery": message.delivery})  # fmt: skip
 
     return hand_over

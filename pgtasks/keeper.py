@@ -182,4 +182,4 @@ class Keeper:
 
 def _extension(lease: Lease) -> Extension:
     message, length = lease.message, timedelta(seconds=lease.length_seconds)
-    return Extension(message.message_id, message.delivery, length, lease.settling, message.headers)
+    return Extension(message.held, message.delivery, length, lease.settling, message.headers)

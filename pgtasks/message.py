@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import attrs
@@ -89,9 +89,21 @@ _KNOWN = frozenset((*_KEPT, "outcome", "attempts", "seconds", "worker", "reason"
 NEW = State()
 
 
+class Held(NamedTuple):
+    """A row that a lease is for.
+
+    Its number alone does not tell which row it is: a standby that takes over gives numbers anew
+    that it had not seen.
+    """
+
+    message_id: int
+    enqueued_epoch: float
+    """When it was stored, as a claim tells it."""
+
+
 # Not an attrs class, which is frozen too, and made in 1.1 µs: this is in 0.06, for each message.
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """One leased row: the lease is `(message_id, delivery)`."""
+    """One leased row: the lease is `(held, delivery)`."""
 
     queue: str
     message_id: int
@@ -102,6 +114,11 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     headers: str | None
     claimed_at: float
     """The local monotonic clock just before the claim was sent: the lease is no older."""
+
+    @property
+    def held(self) -> Held:
+        """Which row it is."""
+        return Held(self.message_id, self.enqueued_epoch)
 
     @property
     def enqueued_at(self) -> datetime:

@@ -17,6 +17,7 @@ from pgtasks.config import DatabaseConfig
 from pgtasks.connection import FAILURES, Connection, Line
 from pgtasks.events import Events
 from pgtasks.lease import leased
+from pgtasks.message import Held
 from pgtasks.settlement import Run, describe_error
 from pgtasks.store import Extension, Store
 
@@ -51,14 +52,12 @@ class Recovery:
 
     async def give_back(self, entries: Sequence[Entry]) -> None:
         """Make messages due at once that were held and did no harm."""
-        alike: dict[tuple[str, int], list[int]] = defaultdict(list)
+        alike: dict[tuple[str, int], list[Held]] = defaultdict(list)
         for entry in entries:
-            alike[entry.queue, entry.delivery].append(entry.message_id)
+            alike[entry.queue, entry.delivery].append(entry.held)
         for (queue, delivery), held in alike.items():
             try:
-                await self._call(
-                    partial(_give_back, queue=queue, delivery=delivery, ids=sorted(held))
-                )
+                await self._call(partial(_give_back, queue=queue, delivery=delivery, held=held))
             except FAILURES as error:
                 log.warning(
                     "leases of a dead process run out by themselves",
@@ -71,7 +70,7 @@ class Recovery:
         """Extend the leases of what waits for a child; those that are lost are left alone."""
         alike: dict[str, list[Extension]] = defaultdict(list)
         for entry in entries:
-            alike[entry.queue].append(Extension(entry.message_id, entry.delivery, HOLD))
+            alike[entry.queue].append(Extension(entry.held, entry.delivery, HOLD))
         for queue, extensions in alike.items():
             try:
                 await self._call(partial(_extend, queue=queue, extensions=extensions))
@@ -121,8 +120,8 @@ def cause_of_death(code: int) -> str:
         return f"killed by signal {-code}"
 
 
-async def _give_back(on: Connection, queue: str, delivery: int, ids: Sequence[int]) -> None:
-    await Store(on).give_back(queue, ids, delivery)
+async def _give_back(on: Connection, queue: str, delivery: int, held: Sequence[Held]) -> None:
+    await Store(on).give_back(queue, held, delivery)
     await Store(on).notify(queue)
 
 
@@ -132,7 +131,7 @@ async def _extend(on: Connection, queue: str, extensions: Sequence[Extension]) -
 
 async def _count_crash(on: Connection, entry: Entry, code: int, crashes: int) -> bool:
     """Count a crash; tell whether the message may be tried once more."""
-    row = await Store(on).count_crash(entry.queue, entry.message_id, entry.delivery, PROOF_LEASE)
+    row = await Store(on).count_crash(entry.queue, entry.held, entry.delivery, PROOF_LEASE)
     if row is None:
         return False
     message = leased(entry.queue, row, monotonic(), PROOF_LEASE).message
@@ -141,7 +140,7 @@ async def _count_crash(on: Connection, entry: Entry, code: int, crashes: int) ->
     cause = cause_of_death(code)
     reason = f"each process that ran it died, the last one with it alone: {cause}"
     ended = settlement.crashed(message, reason, Run(0.0, "supervisor"))
-    await Store(on).archive(entry.queue, [entry.message_id], entry.delivery, [ended.state])
+    await Store(on).archive(entry.queue, [entry.held], entry.delivery, [ended.state])
     log.error(
         "message crashes its process, archived",
         queue=entry.queue,

@@ -240,14 +240,14 @@ async def _settle(on: Connection, group: _Group, members: Sequence[_Pending]) ->
 
 async def _write(store: Store, group: _Group, members: Sequence[_Pending]) -> list[int]:
     queue, delivery = group.queue, group.delivery
-    ids = [pending.message_id for pending in members]
+    held = [pending.lease.message.held for pending in members]
     if group.action == "complete":
-        return await store.complete(queue, ids, delivery)
+        return await store.complete(queue, held, delivery)
     states = [pending.settlement.state for pending in members]
     if group.action == "archive":
-        return await store.archive(queue, ids, delivery, states)
+        return await store.archive(queue, held, delivery, states)
     delays = [pending.settlement.delay for pending in members]
-    ended = await store.retry(queue, ids, delivery, delays, states)
+    ended = await store.retry(queue, held, delivery, delays, states)
     if not all(delays):  # due at once: for any worker that has room
         await store.notify(queue)
     return ended

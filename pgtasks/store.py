@@ -14,6 +14,7 @@ from pgtasks.declaration import Declaration
 from pgtasks.errors import SchemaError
 from pgtasks.filter import Filter
 from pgtasks.layout import Layout, laid_out, layout_of, note_layouts
+from pgtasks.message import Held
 from pgtasks.queue_name import check_queue_name
 from pgtasks.stored_schedule import StoredSchedule
 
@@ -116,11 +117,15 @@ def _on_archive(name: str, queue: str, *, done: bool) -> str:
     return _on_queue(name, queue).replace("{ended}", _ENDED[done])
 
 
+def _columns(held: Sequence[Held]) -> tuple[list[int], list[float]]:
+    return [row.message_id for row in held], [row.enqueued_epoch for row in held]
+
+
 @attrs.frozen
 class Extension:
     """A lease to be extended."""
 
-    message_id: int
+    held: Held
     delivery: int
     length: timedelta
     is_settling: bool = False
@@ -202,55 +207,66 @@ class Store:
         """Lease up to `limit` due messages, none that was due before `since`."""
         return await self.on.fetch(_on_queue("claim", queue), limit, lease, since)
 
-    async def take(self, queue: str, message_id: int, delivery: int) -> Record | None:
+    async def take(self, queue: str, held: Held, delivery: int) -> Record | None:
         """Return the message of a lease that is already held."""
-        row: Record | None = await self.on.fetchrow(_on_queue("take", queue), message_id, delivery)
+        row: Record | None = await self.on.fetchrow(_on_queue("take", queue), *held, delivery)
         return row
 
     async def extend(self, queue: str, leases: Sequence[Extension]) -> list[Record]:
         """Extend leases; say for each whether it was extended and whether it is still held."""
-        columns = zip(*map(attrs.astuple, leases), strict=True)
-        return await self.on.fetch(_on_queue("extend", queue), *map(list, columns))
+        in_order = sorted(leases, key=lambda lease: lease.held)
+        return await self.on.fetch(
+            _on_queue("extend", queue),
+            *_columns([lease.held for lease in in_order]),
+            [lease.delivery for lease in in_order],
+            [lease.length for lease in in_order],
+            [lease.is_settling for lease in in_order],
+            [lease.headers for lease in in_order],
+        )
 
-    async def complete(self, queue: str, message_ids: Sequence[int], delivery: int) -> list[int]:
+    async def complete(self, queue: str, held: Sequence[Held], delivery: int) -> list[int]:
         """Delete messages that are at this delivery; return the ids whose lease was still held."""
-        rows = await self.on.fetch(_on_queue("complete", queue), message_ids, delivery)
+        columns = _columns(sorted(held))
+        rows = await self.on.fetch(_on_queue("complete", queue), *columns, delivery)
         return [row[0] for row in rows]
 
     async def archive(
         self,
         queue: str,
-        message_ids: Sequence[int],
+        held: Sequence[Held],
         delivery: int,
         states: Sequence[str | None],
     ) -> list[int]:
-        """Move messages to the archive; return the ids whose lease was still held."""
-        rows = await self.on.fetch(_on_queue("archive", queue), message_ids, delivery, states)
+        """Move messages, in their order, to the archive; return the ids whose lease still stood."""
+        columns = _columns(held)
+        rows = await self.on.fetch(_on_queue("archive", queue), *columns, delivery, states)
         return [row[0] for row in rows]
 
     async def retry(
         self,
         queue: str,
-        message_ids: Sequence[int],
+        held: Sequence[Held],
         delivery: int,
         delays: Sequence[timedelta],
         states: Sequence[str | None],
     ) -> list[int]:
-        """Make messages due again later; return the ids whose lease was still held."""
-        rows = await self.on.fetch(_on_queue("retry", queue), message_ids, delivery, delays, states)
+        """Make messages, in their order, due again later; return the ids still held."""
+        columns = _columns(held)
+        rows = await self.on.fetch(_on_queue("retry", queue), *columns, delivery, delays, states)
         return [row[0] for row in rows]
 
-    async def give_back(self, queue: str, message_ids: Sequence[int], delivery: int) -> list[int]:
+    async def give_back(self, queue: str, held: Sequence[Held], delivery: int) -> list[int]:
         """Release a dead process's messages; return the ids whose lease still stood."""
-        rows = await self.on.fetch(_on_queue("give_back", queue), message_ids, delivery)
+        columns = _columns(sorted(held))
+        rows = await self.on.fetch(_on_queue("give_back", queue), *columns, delivery)
         return [row[0] for row in rows]
 
     async def count_crash(
-        self, queue: str, message_id: int, delivery: int, lease: timedelta
+        self, queue: str, held: Held, delivery: int, lease: timedelta
     ) -> Record | None:
         """Count a proven crash against a message, and return it while its lease stands."""
         row: Record | None = await self.on.fetchrow(
-            _on_queue("count_crash", queue), message_id, delivery, lease
+            _on_queue("count_crash", queue), *held, delivery, lease
         )
         return row
 

@@ -35,6 +35,7 @@ from pgtasks.health import Health, Problem, judge
 from pgtasks.health import Process as ProcessHealth
 from pgtasks.health_teller import HealthTeller
 from pgtasks.layers import Loaded
+from pgtasks.message import Held
 from pgtasks.plan import ALONE, Place
 from pgtasks.recovery import Recovery, cause_of_death
 from pgtasks.trial import Trial
@@ -336,8 +337,13 @@ class Supervisor:
                           "is_database": bool(is_database)}:  # fmt: skip
                         child.error, child.is_usage = error, is_usage
                         child.is_database = is_database
-                    case {"is": "suspect", "queue": queue, "message_id": id_, "delivery": number}:
-                        self._take_over(seat, Entry(queue, id_, number, True))
+                    case {
+                        "is": "suspect",
+                        "queue": queue,
+                        "held": [id_, epoch],
+                        "delivery": number,
+                    }:
+                        self._take_over(seat, Entry(queue, Held(id_, epoch), number, True))
         except ConnectionError:
             pass
         finally:

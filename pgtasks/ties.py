@@ -51,7 +51,7 @@ class WorkerTies:
     async def extend(self, context: Context, length: timedelta) -> None:
         """Extend the lease of the context's message now; waits while somebody looks at its row."""
         message, asked_at = context.message, monotonic()
-        extension = Extension(message.message_id, message.delivery, length)
+        extension = Extension(message.held, message.delivery, length)
         async with self._connection() as connection:
             with anyio.fail_after(CALL_SECONDS):
                 while True:
@@ -80,11 +80,11 @@ class WorkerTies:
         await store.guard_transaction()
         run = Run(monotonic() - context.started_at, self.worker)
         ending = settlement.succeeded(message, context.policy, run)
-        ids = [message.message_id]
+        held = [message.held]
         if ending.action == "complete":
-            ended = await store.complete(message.queue, ids, message.delivery)
+            ended = await store.complete(message.queue, held, message.delivery)
         else:
-            ended = await store.archive(message.queue, ids, message.delivery, [ending.state])
+            ended = await store.archive(message.queue, held, message.delivery, [ending.state])
         return bool(ended)
 
 

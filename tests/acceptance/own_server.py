@@ -90,6 +90,26 @@ class OwnServer:
         before, self._server = self._server, embedded.start(self.folder)
         before.close()
 
+    def copy(self) -> Path:
+        """Keep what it has stored by now, as a standby does; it is stopped for that."""
+        kept = self.folder / "standby"
+        self.stop("fast")
+        subprocess.run(("cp", "-a", str(self._server.data_folder), str(kept)), check=True)
+        self.start()
+        return kept
+
+    def replace_by(self, standby: Path) -> None:
+        """Lose power, and let a standby take its place and address that has only what it has."""
+        data = self._server.data_folder
+        self.stop("immediate")
+        shutil.rmtree(data)
+        standby.rename(data)
+        signal_file = data / "standby.signal"
+        signal_file.touch()
+        os.chown(signal_file, *self.account)
+        self.start()
+        run_statement(self.url, "SELECT pg_promote()")
+
 
 def servers_of(data: Path) -> list[int]:
     """The main processes of servers on a data folder: none or one."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -9,7 +10,8 @@ import asyncpg
 import attrs
 from eventually import eventually_async
 
-from pgtasks.message import new_id
+from pgtasks.message import Held, new_id
+from pgtasks.store import Store
 
 DEFAULT = "default"
 
@@ -115,6 +117,25 @@ class Rows:
             return archived[message_id]
 
         return await eventually_async(is_archived, within_seconds=within_seconds)
+
+
+async def held(store: Store, ids: Sequence[int], queue: str = DEFAULT) -> list[Held]:
+    """What leases are for, as a claim tells it; of a row that is gone, something."""
+    stored = {
+        row["msg_id"]: row["epoch"]
+        for row in await store.on.fetch(
+            "SELECT msg_id, date_part('epoch', pgtasks.clamped(enqueued_at)) AS epoch "
+            f'FROM pgmq."q_{queue}" WHERE msg_id = ANY($1)',
+            ids,
+        )
+    }
+    return [Held(one, stored.get(one, 0.0)) for one in ids]
+
+
+async def held_one(store: Store, message_id: int) -> Held:
+    """The same of one."""
+    [one] = await held(store, [message_id])
+    return one
 
 
 def seconds(number: float) -> timedelta:

@@ -23,6 +23,7 @@ from pgtasks import watermark
 from pgtasks.config import DatabaseConfig, QueueFetchConfig
 from pgtasks.connection import WORKER_SETTINGS, open_connection
 from pgtasks.fetcher import Fetcher
+from pgtasks.message import Held
 from pgtasks.pool import Pool
 from pgtasks.store import Record, Store
 
@@ -121,21 +122,21 @@ class Consumer:
                 await fetcher.take_turns(20)
                 claimed, self.claimed = self.claimed, []
                 for queue, row in claimed:
-                    await self.end((queue, row["msg_id"]), row["read_ct"])
+                    await self.end(queue, Held(row["msg_id"], row["enqueued_at"]), row["read_ct"])
                 await asyncio.sleep(max(0.0, fetcher.pause()))
         finally:
             await fetcher.close()
 
-    async def end(self, key: Key, delivery: int) -> None:
-        queue, message_id = key
+    async def end(self, queue: str, held: Held, delivery: int) -> None:
+        key = queue, held.message_id
         self.ledger.deliveries[key] += 1
         fate, store = self.chance.random(), Store(self.connection)
         if fate < 0.03:  # a crash
             self.ledger.excused[key] += 1
         elif fate < 0.06:
-            await store.retry(queue, [message_id], delivery, [seconds(0.1)], [None])
+            await store.retry(queue, [held], delivery, [seconds(0.1)], [None])
             self.ledger.excused[key] += 1
-        elif await store.complete(queue, [message_id], delivery):
+        elif await store.complete(queue, [held], delivery):
             self.ledger.done[key] += 1
         else:  # the lease was over
             self.ledger.excused[key] += 1

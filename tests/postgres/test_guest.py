@@ -17,7 +17,7 @@ from postgres.foreign import (
     catalog,
     shaped,
 )
-from postgres.rows import Rows, seconds
+from postgres.rows import Rows, held, seconds
 from postgres.working import working
 
 from pgtasks import (
@@ -640,7 +640,8 @@ async def test_a_crash_is_archived_by_who_never_claimed(guest: Connection, confi
     await store.note_layouts()
     number = await guest.fetchval("SELECT pgmq.send($1, '{}')", Q)
     assert await store.claim(Q, 1, seconds(60), statements.BEGINNING)
-    assert await store.archive(Q, [number], 1, ['{"outcome": "crashed"}']) == [number]
+    leases = await held(store, [number], Q)
+    assert await store.archive(Q, leases, 1, ['{"outcome": "crashed"}']) == [number]
     assert (await Rows(guest).archived(Q))[number] == {"outcome": "crashed"}
 
 

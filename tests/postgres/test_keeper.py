@@ -132,7 +132,7 @@ async def test_a_message_that_was_put_back_is_left_alone(kept: Kept, rows: Rows)
     made, other = await rows.put("{}"), await rows.put("{}")
     lease, _ = await kept.claim(1), await kept.claim(1)
     lease.settling = True
-    await kept.store.retry(Q, [made], 1, [seconds(0)], ['{"failures": 1}'])
+    await kept.store.retry(Q, [lease.message.held], 1, [seconds(0)], ['{"failures": 1}'])
     await extended_times(rows, other, 3)
     assert (await rows.one(made))["due_in"] <= 0
 

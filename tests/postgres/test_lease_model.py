@@ -27,6 +27,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from pgtasks import message
 from pgtasks import store as statements
 from pgtasks.connection import WORKER_SETTINGS
 from pgtasks.message import State, read_state, write_state
@@ -60,6 +61,8 @@ class Row:
     """The delivery that wrote what is known of it."""
     writes: int = 0
     """How often that was written."""
+    lives: int = 1
+    """How many messages had this number, one after the other."""
 
     def wrote(self, state: State) -> None:
         """Somebody wrote this into its headers."""
@@ -75,6 +78,13 @@ class Held:
     seen: State = attrs.field(eq=False)
     headers: str | None = attrs.field(eq=False)
     writes: int = attrs.field(eq=False)
+    place: message.Held
+    life: int
+
+    @property
+    def extension(self) -> Extension:
+        """What keeps it for another hour."""
+        return Extension(self.place, self.delivery, HOUR)
 
     def counting(self, name: str) -> State:
         """What this worker would store: what it saw, and one more."""
@@ -130,7 +140,10 @@ def of_one_delivery(leases: list[Held]) -> tuple[list[Held], int]:
 def held(answer: Any, row: Row) -> Held:
     """What a worker is told when it has the lease on this row."""
     headers = answer["headers"]
-    return Held(answer["msg_id"], answer["read_ct"], counted(headers), headers, row.writes)
+    place = message.Held(answer["msg_id"], answer["enqueued_at"])
+    return Held(
+        place.message_id, answer["read_ct"], counted(headers), headers, row.writes, place, row.lives
+    )
 
 
 def counted(headers: str | None) -> State:
@@ -169,7 +182,7 @@ class Leases(RuleBasedStateMachine):
 
     def is_ours(self, lease: Held) -> bool:
         row = self.queue.get(lease.id)
-        return row is not None and row.delivery == lease.delivery
+        return row is not None and (row.lives, row.delivery) == (lease.life, lease.delivery)
 
     def was_written_since(self, lease: Held) -> bool:
         row = self.queue.get(lease.id)
@@ -246,7 +259,7 @@ class Leases(RuleBasedStateMachine):
         put_back = [one for one in leases if self.is_ours(one) and self.was_written_since(one)]
         leases = self.pick(data, (settling and put_back) or leases)
         extensions = [
-            Extension(one.id, one.delivery, HOUR, settling, one.headers) for one in leases
+            attrs.evolve(one.extension, is_settling=settling, headers=one.headers) for one in leases
         ]
         answers = self.run(self.store.extend(Q, extensions))
         for lease in leases:
@@ -262,7 +275,7 @@ class Leases(RuleBasedStateMachine):
     def complete(self, data: st.DataObject) -> None:
         leases = self.pick(data, self.everybodys())
         leases, delivery = of_one_delivery(leases)
-        ids = self.run(self.store.complete(Q, [one.id for one in leases], delivery))
+        ids = self.run(self.store.complete(Q, [one.place for one in leases], delivery))
         for lease in self.settled(leases, ids):
             del self.queue[lease.id]
             self.gone.add(lease.id)
@@ -272,7 +285,7 @@ class Leases(RuleBasedStateMachine):
     def cancel(self, data: st.DataObject) -> None:
         """A settlement that is cancelled while it waits has not happened, and may happen yet."""
         lease = data.draw(st.sampled_from(self.holders()))
-        settling = self.store.complete(Q, [lease.id], lease.delivery)
+        settling = self.store.complete(Q, [lease.place], lease.delivery)
         self.run(self.server.cancelled(settling, locked=lease.id))
 
     @with_some(lambda self: self.everybodys())
@@ -286,7 +299,7 @@ class Leases(RuleBasedStateMachine):
         ids = self.run(
             self.store.archive(
                 Q,
-                [one.id for one in leases],
+                [one.place for one in leases],
                 delivery,
                 [
                     write_state(state.as_dict(outcome="failed", by=lease.delivery))
@@ -324,7 +337,7 @@ class Leases(RuleBasedStateMachine):
         leases, delivery = of_one_delivery(self.pick(data, self.everybodys()))
         delays = [delay] * len(leases)
         states = [write_state(one.counting(what).as_dict(by=one.delivery)) for one in leases]
-        ids = self.run(self.store.retry(Q, [one.id for one in leases], delivery, delays, states))
+        ids = self.run(self.store.retry(Q, [one.place for one in leases], delivery, delays, states))
         for lease in self.settled(leases, ids):
             row = self.queue[lease.id]
             row.wrote(lease.counting(what))
@@ -356,6 +369,17 @@ class Leases(RuleBasedStateMachine):
         if self.is_ours(lease):
             self.lose(lease)
 
+    @with_some(lambda self: self.holders())
+    @rule(data=st.data())
+    def give_number_anew(self, data: st.DataObject) -> None:
+        """A standby takes over that lacks a message, and its number comes to be another one's.
+
+        That one was claimed as often, by somebody else.
+        """
+        lease = data.draw(st.sampled_from(self.holders()))
+        self.change(lease.id, "enqueued_at = enqueued_at + interval '1 microsecond'")
+        self.queue[lease.id].lives += 1
+
     @with_some(lambda self: list(self.queue))
     @rule(data=st.data())
     def foreign_delete(self, data: st.DataObject) -> None:
@@ -383,7 +407,7 @@ class Leases(RuleBasedStateMachine):
         leases, self.held[worker] = self.held[worker], []
         once = sorted({lease.id: lease for lease in leases}.values(), key=lambda lease: lease.id)
         suspect = once.pop(data.draw(st.integers(0, len(once) - 1)))
-        answer = self.run(self.store.count_crash(Q, suspect.id, suspect.delivery, HOUR))
+        answer = self.run(self.store.count_crash(Q, suspect.place, suspect.delivery, HOUR))
         assert (answer is not None) is self.is_ours(suspect)
         if answer is not None:
             row = self.queue[suspect.id]
@@ -393,8 +417,8 @@ class Leases(RuleBasedStateMachine):
             self.held[worker].append(held(answer, row))
         given_back = []
         for delivery in {one.delivery for one in once}:
-            ids = [one.id for one in once if one.delivery == delivery]
-            given_back += self.run(self.store.give_back(Q, ids, delivery))
+            places = [one.place for one in once if one.delivery == delivery]
+            given_back += self.run(self.store.give_back(Q, places, delivery))
         assert sorted(given_back) == [one.id for one in once if self.is_ours(one)]
         for made in given_back:
             row = self.queue[made]
@@ -408,8 +432,8 @@ class Leases(RuleBasedStateMachine):
         dead = data.draw(st.sampled_from(self.workers()))
         lease = data.draw(st.sampled_from(self.held[dead]))
         self.held[dead].remove(lease)
-        [extended] = self.run(self.store.extend(Q, [Extension(lease.id, lease.delivery, HOUR)]))
-        answer = self.run(self.store.take(Q, lease.id, lease.delivery))
+        [extended] = self.run(self.store.extend(Q, [lease.extension]))
+        answer = self.run(self.store.take(Q, lease.place, lease.delivery))
         assert extended["held"] is (answer is not None) is self.is_ours(lease)
         if answer is not None:
             row = self.queue[lease.id]
@@ -507,18 +531,20 @@ def test_leases_are_kept_to_whatever_happens(machine: type[Leases]):
     run_state_machine_as_test(machine, settings=RUN)
 
 
-BY_DELIVERY = "read_ct = $2::integer"
+BY_DELIVERY = "read_ct = $3::integer"
 PLACE = "[pg_catalog.array_position($1::bigint[], msg_id)]"
+STORED = "($2::float8[])[pg_catalog.width_bucket(msg_id, $1::bigint[])]"
 
 FENCES = {
-    "complete": ("complete", BY_DELIVERY, "$2::integer > 0"),
-    "archive": ("archive", BY_DELIVERY, "$2::integer > 0"),
-    "retry": ("retry", BY_DELIVERY, "$2::integer > 0"),
-    "give back": ("give_back", BY_DELIVERY, "$2::integer > 0"),
-    "extend": ("extend", f"read_ct = ($2::integer[]){PLACE}", "cardinality($2::integer[]) > 0"),
+    "complete": ("complete", BY_DELIVERY, "$3::integer > 0"),
+    "archive": ("archive", BY_DELIVERY, "$3::integer > 0"),
+    "retry": ("retry", BY_DELIVERY, "$3::integer > 0"),
+    "give back": ("give_back", BY_DELIVERY, "$3::integer > 0"),
+    "extend": ("extend", f"read_ct = ($3::integer[]){PLACE}", "cardinality($3::integer[]) > 0"),
     "extend what is settled": ("extend", "OR headers IS", "OR true OR headers IS"),
-    "take": ("take", "read_ct = $2", "$2::integer > 0"),
-    "count a crash": ("count_crash", "message.read_ct = $2", "$2::integer > 0"),
+    "take": ("take", "read_ct = $3", "$3::integer > 0"),
+    "count a crash": ("count_crash", "message.read_ct = $3", "$3::integer > 0"),
+    "complete what has its number now": ("complete", f"= {STORED}", f"<> ({STORED} - 0.5)"),
     "claim": ("claim", "least(message.read_ct, 2147483646) + 1", "message.read_ct"),
     "lower": ("retry", "SET vt =", "SET read_ct = read_ct - 1, vt ="),
     "redrive": ("redrive", 'DELETE FROM pgmq."a_default"', 'UPDATE pgmq."a_default" SET vt = vt'),

@@ -13,6 +13,7 @@ from typing import Any
 import asyncpg
 import attrs
 import pytest
+from postgres.rows import held
 
 from pgtasks.config import DatabaseConfig
 from pgtasks.connection import WORKER_SETTINGS, Line, open_connection
@@ -29,15 +30,18 @@ ARGUMENTS: dict[str, tuple[str, str]] = {
     "claim": ("integer, interval, timestamptz", f"{BATCH}, '30s', '-infinity'"),
     "next_due": ("timestamptz", "'-infinity'"),
     "next_dues": ("timestamptz[]", "'{{-infinity,-infinity}}'"),
-    "complete": ("bigint[], integer", "{ids}, 0"),
-    "archive": ("bigint[], integer, text[]", "{ids}, 0, NULL"),
-    "retry": ("bigint[], integer, interval[], text[]", "{ids}, 0, {lengths}, NULL"),
-    "give_back": ("bigint[], integer", "{ids}, 0"),
-    "extend": (
-        "bigint[], integer[], interval[], boolean[], text[]",
-        "{ids}, {zeros}, {lengths}, NULL, NULL",
+    "complete": ("bigint[], float8[], integer", "{ids}, {epochs}, 0"),
+    "archive": ("bigint[], float8[], integer, text[]", "{ids}, {epochs}, 0, NULL"),
+    "retry": (
+        "bigint[], float8[], integer, interval[], text[]",
+        "{ids}, {epochs}, 0, {lengths}, NULL",
     ),
-    "take": ("bigint, integer", "{one}, 0"),
+    "give_back": ("bigint[], float8[], integer", "{ids}, {epochs}, 0"),
+    "extend": (
+        "bigint[], float8[], integer[], interval[], boolean[], text[]",
+        "{ids}, {epochs}, {zeros}, {lengths}, NULL, NULL",
+    ),
+    "take": ("bigint, float8, integer", "{one}, {epoch}, 0"),
 }
 
 
@@ -109,7 +113,8 @@ async def prepare(connection: Connection, name: str) -> None:
 async def prepare_early(connection: Connection, name: str) -> None:
     """Prepare a statement and use it once: its plan is kept."""
     await prepare(connection, name)
-    nothing = {"ids": "'{}'", "zeros": "'{}'", "lengths": "'{}'", "one": "0"}
+    nothing = {"ids": "'{}'", "zeros": "'{}'", "lengths": "'{}'", "one": "0",
+               "epochs": "'{}'", "epoch": "0"}  # fmt: skip
     await connection.execute(f"EXECUTE {name} ({ARGUMENTS[name][1].format(**nothing)})")
 
 
@@ -154,7 +159,10 @@ async def test_a_plan_made_on_an_empty_queue_serves_a_full_one(
         await put(anybodys, DELAYED, "1 hour")
         ids = await put(anybodys, DUE, "0")
         some = ids[DUE // 2 : DUE // 2 + BATCH]
+        epochs = [str(one.enqueued_epoch) for one in await held(Store(anybodys), some)]
         given = {
+            "epochs": f"'{{{','.join(epochs)}}}'",
+            "epoch": epochs[0],
             "ids": f"'{{{','.join(map(str, some))}}}'",
             "zeros": f"array_fill(0, ARRAY[{BATCH}])",
             "lengths": f"array_fill(interval '1s', ARRAY[{BATCH}])",

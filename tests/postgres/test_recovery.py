@@ -8,6 +8,7 @@ import pytest
 
 from pgtasks.board import Entry
 from pgtasks.config import DatabaseConfig
+from pgtasks.message import Held
 from pgtasks.recovery import Recovery
 from pgtasks.store import BEGINNING, Store
 
@@ -24,7 +25,10 @@ async def entries(connection: asyncpg.Connection) -> list[Entry]:
         "SELECT clock_timestamp(), '{}' FROM generate_series(1, 6)"
     )
     rows = await store.claim("default", 6, LEASE, BEGINNING)
-    return [Entry("default", row["msg_id"], row["read_ct"], True) for row in rows]
+    return [
+        Entry("default", Held(row["msg_id"], row["enqueued_at"]), row["read_ct"], True)
+        for row in rows
+    ]
 
 
 @pytest.fixture

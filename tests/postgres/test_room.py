@@ -9,6 +9,7 @@ from postgres.rows import Rows, seconds
 from pgtasks import migrate
 from pgtasks.config import DatabaseConfig
 from pgtasks.connection import WORKER_SETTINGS
+from pgtasks.message import Held
 from pgtasks.store import BEGINNING, Store
 
 Q = "default"
@@ -41,8 +42,9 @@ async def test_a_message_costs_few_bytes_of_log(rows: Rows, database: DatabaseCo
         await connection.fetch("SELECT pg_stat_force_next_flush()")
         before = await connection.fetchval(counted)
         await store.send_many(Q, [BODY] * MADE, None, seconds(0), None)
-        claimed = [row[0] for row in await store.claim(Q, MADE, seconds(60), BEGINNING)]
-        assert len(await store.complete(Q, sorted(claimed), 1)) == MADE
+        claimed = await store.claim(Q, MADE, seconds(60), BEGINNING)
+        leases = [Held(row["msg_id"], row["enqueued_at"]) for row in claimed]
+        assert len(await store.complete(Q, leases, 1)) == MADE
         await connection.fetch("SELECT pg_stat_force_next_flush()")
         assert (await connection.fetchval(counted) - before) / MADE < 750
     finally:

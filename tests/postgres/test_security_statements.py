@@ -35,6 +35,7 @@ from pgtasks.cli import main
 from pgtasks.config import DatabaseConfig, QueueConfig, WorkerConfig
 from pgtasks.errors import PgtasksError, QueueNameError
 from pgtasks.layout import Layout, laid_out
+from pgtasks.message import Held
 from pgtasks.queue_name import is_queue_name
 from pgtasks.store import (
     _ENDED,
@@ -561,7 +562,8 @@ async def test_our_functions_do_what_they_do_among_hostile_names(hostile: Any):
     assert await store.create_queue("fresh")
     [made] = await store.send_many("fresh", ["{}"], None, seconds(0), None)
     [row] = await store.claim("fresh", 1, seconds(60), BEGINNING)
-    assert await store.retry("fresh", [made], row["read_ct"], [seconds(0)], ['{"a":1}']) == [made]
+    held = [Held(row["msg_id"], row["enqueued_at"])]
+    assert await store.retry("fresh", held, row["read_ct"], [seconds(0)], ['{"a":1}']) == [made]
 
 
 async def test_the_schema_is_installed_among_hostile_names(hostile: Any):

@@ -138,7 +138,7 @@ async def test_a_lease_that_is_lost_counts_as_lost_and_as_nothing_else(
     leases = await bench.claim(4)
     stolen, gone, known, fine = leases
     await rows.steal(stolen.message.message_id)
-    await Store(rows.connection).complete(Q, [gone.message.message_id], 1)
+    await Store(rows.connection).complete(Q, [gone.message.held], 1)
     known.lost = True
     for lease in leases:
         bench.settler.put(lease, archived(lease))

@@ -8,12 +8,13 @@ from typing import Any
 
 import asyncpg
 import pytest
-from postgres.rows import LOCKS, Rows, seconds
+from postgres.rows import LOCKS, Rows, held, held_one, seconds
 
 from pgtasks.config import DatabaseConfig
 from pgtasks.connection import WORKER_SETTINGS, open_connection
 from pgtasks.errors import QueueNameError
 from pgtasks.filter import Filter
+from pgtasks.message import Held
 from pgtasks.store import BEGINNING, Extension, Store
 
 Q = "default"
@@ -113,7 +114,7 @@ async def test_a_queue_that_cannot_be_never_reaches_a_statement(store: Store):
     for call in (
         store.claim('x"; DROP TABLE pgmq.meta; --', 1, LEASE, BEGINNING),
         store.send("Foo", "{}", None, NONE, None, notify=False),
-        store.complete("a b", [1], 1),
+        store.complete("a b", [Held(1, 0.0)], 1),
         store.create_queue("periodic"),
     ):
         with pytest.raises(QueueNameError):
@@ -241,21 +242,21 @@ async def test_ids_beyond_32_and_53_bits_work(store: Store, rows: Rows):
         assert await store.send(Q, "{}", None, NONE, None, notify=False) == start
         [row] = await store.claim(Q, 10, LEASE, BEGINNING)
         assert row["msg_id"] == start
-        assert await store.archive(Q, [start], 1, ["{}"]) == [start]
+        assert await store.archive(Q, await held(store, [start]), 1, ["{}"]) == [start]
     assert set(await rows.archived()) == {2**31, 2**53 + 1}
 
 
 async def test_taking_over_a_lease_reads_its_row(store: Store, rows: Rows):
     made = await rows.put('{"a": 1}', enqueued_at="'infinity'", headers="'[]'")
-    assert await store.take(Q, made, 1) is None
+    assert await store.take(Q, await held_one(store, made), 1) is None
     await claimed(store)
-    row = await store.take(Q, made, 1)
+    row = await store.take(Q, await held_one(store, made), 1)
     assert row is not None
     assert (row["msg_id"], row["read_ct"], row["message"], row["headers"]) == (
         made, 1, '{"a": 1}', "[]",
     )  # fmt: skip
-    assert await store.take(Q, made, 2) is None
-    assert await store.take(Q, made + 1, 1) is None
+    assert await store.take(Q, await held_one(store, made), 2) is None
+    assert await store.take(Q, await held_one(store, made + 1), 1) is None
 
 
 # The fence
@@ -271,23 +272,26 @@ async def settle(store: Store, how: str, ids: list[int], deliveries: list[int]) 
 
 
 async def settle_alike(store: Store, how: str, ids: list[int], delivery: int) -> list[int]:
-    number, deliveries = len(ids), [delivery] * len(ids)
+    return await settle_held(store, how, await held(store, ids), delivery)
+
+
+async def settle_held(store: Store, how: str, leases: list[Held], delivery: int) -> list[int]:
+    number = len(leases)
     match how:
         case "complete":
-            return await store.complete(Q, ids, delivery)
+            return await store.complete(Q, leases, delivery)
         case "archive":
-            return await store.archive(Q, ids, delivery, ['{"outcome":"done"}'] * number)
+            return await store.archive(Q, leases, delivery, ['{"outcome":"done"}'] * number)
         case "retry":
-            return await store.retry(Q, ids, delivery, [seconds(5)] * number, ["{}"] * number)
+            return await store.retry(Q, leases, delivery, [seconds(5)] * number, ["{}"] * number)
         case "give_back":
-            return await store.give_back(Q, ids, delivery)
+            return await store.give_back(Q, leases, delivery)
         case "count_crash":
-            counted = [await store.count_crash(Q, one, delivery, LEASE) for one in ids]
+            counted = [await store.count_crash(Q, one, delivery, LEASE) for one in leases]
             return [row["msg_id"] for row in counted if row is not None]
         case _:
-            rows = await store.extend(
-                Q, [Extension(id_, n, seconds(500)) for id_, n in zip(ids, deliveries, strict=True)]
-            )
+            rows = await store.extend(Q, [Extension(one, delivery, seconds(500)) for one in leases])
+            assert all(row["held"] is row["extended"] for row in rows)
             return [row["msg_id"] for row in rows if row["extended"]]
 
 
@@ -314,10 +318,33 @@ async def test_a_wrong_delivery_has_no_effect(store: Store, rows: Rows, how: str
 
 
 @pytest.mark.parametrize("how", WAYS)
+async def test_another_message_of_the_same_number_is_left_alone(store: Store, rows: Rows, how: str):
+    """A standby that took over had not seen the number, and has given it anew, between others."""
+    made = await put_many(rows, 3)
+    await claimed(store)
+    seen = await held(store, made)
+    for lost in made[::2]:
+        await rows.set(lost, "enqueued_at = enqueued_at + interval '1 microsecond'")
+    before = await _told(rows)
+
+    assert await settle_held(store, how, seen, 1) == [made[1]]
+
+    assert [row for row in await _told(rows) if row[0] != made[1]] == before[::2]
+    assert set(await rows.archived()) <= {made[1]}
+    assert await store.take(Q, seen[0], 1) is None
+
+
+async def _told(rows: Rows) -> list[tuple[Any, ...]]:
+    """What is to stay as it is."""
+    names = ("msg_id", "read_ct", "vt", "headers")
+    return [tuple(row[name] for name in names) for row in await rows.all()]
+
+
+@pytest.mark.parametrize("how", WAYS)
 async def test_a_message_that_is_gone_has_no_effect(store: Store, rows: Rows, how: str):
     [made] = await put_many(rows, 1)
     await claimed(store)
-    assert await store.complete(Q, [made], 1) == [made]
+    assert await store.complete(Q, await held(store, [made]), 1) == [made]
     assert await settle(store, how, [made], [1]) == []
     assert (await rows.all(), await rows.archived()) == ([], {})
 
@@ -358,9 +385,10 @@ async def test_batches_in_any_order_never_deadlock(
         for turn in range(15):
             on = Store(connection)
             if (turn + place) % 2:
-                await on.extend(Q, [Extension(one, 1, LEASE) for one in made])
+                leases = await held(on, made)
+                await on.extend(Q, [Extension(one, 1, LEASE) for one in leases])
             else:
-                await on.retry(Q, made, 1, [LEASE] * len(made), ["{}"] * len(made))
+                await on.retry(Q, await held(on, made), 1, [LEASE] * len(made), ["{}"] * len(made))
 
     await asyncio.gather(*(work(worker, place) for place, worker in enumerate(workers)))
     for worker in workers:
@@ -374,7 +402,11 @@ async def test_extending_moves_the_end_of_the_lease(store: Store, rows: Rows):
     one, other_one = await put_many(rows, 2)
     await claimed(store)
     answers = await store.extend(
-        Q, [Extension(one, 1, seconds(500)), Extension(other_one, 1, seconds(2000))]
+        Q,
+        [
+            Extension(row, 1, seconds(length))
+            for row, length in zip(await held(store, [one, other_one]), (500, 2000), strict=True)
+        ],
     )
     assert {row["msg_id"]: (row["extended"], row["held"]) for row in answers} == {
         one: (True, True),
@@ -387,15 +419,15 @@ async def test_extending_moves_the_end_of_the_lease(store: Store, rows: Rows):
 async def test_extending_says_of_each_whether_it_is_still_held(
     store: Store, rows: Rows, other: Any
 ):
-    ours, taken, locked, gone = await put_many(rows, 4)
+    ids = ours, taken, locked, gone = await put_many(rows, 4)
     await claimed(store)
+    leases = await held(store, ids)
     await rows.steal(taken)
-    await store.complete(Q, [gone], 1)
+    await store.complete(Q, await held(store, [gone]), 1)
     async with other.transaction():
         await other.fetch("SELECT FROM pgmq.q_default WHERE msg_id = $1 FOR UPDATE", locked)
-        ids = [ours, taken, locked, gone]
         async with asyncio.timeout(3):  # it never waits
-            answers = await store.extend(Q, [Extension(one, 1, LEASE) for one in ids])
+            answers = await store.extend(Q, [Extension(row, 1, LEASE) for row in leases])
     assert {row["msg_id"]: (row["extended"], row["held"]) for row in answers} == {
         ours: (True, True),
         taken: (False, False),
@@ -408,7 +440,7 @@ async def test_a_lease_that_ran_out_can_be_extended_while_nobody_took_it(store: 
     [made] = await put_many(rows, 1)
     await claimed(store)
     await rows.set(made, "vt = clock_timestamp() - interval '1 minute'")
-    [answer] = await store.extend(Q, [Extension(made, 1, LEASE)])
+    [answer] = await store.extend(Q, [Extension(await held_one(store, made), 1, LEASE)])
     assert answer["extended"]
     assert await claimed(store) == []
 
@@ -418,9 +450,12 @@ async def test_what_is_being_settled_is_extended_until_it_was_put_back(store: St
     plain, marked, put_back = await put_many(rows, 3)
     await rows.set(marked, 'headers = \'{"b": 1, "a": [null]}\'')
     await claimed(store)
-    await store.retry(Q, [put_back], 1, [seconds(0)], ['{"failures": 1}'])
+    await store.retry(Q, await held(store, [put_back]), 1, [seconds(0)], ['{"failures": 1}'])
     headers = {plain: None, marked: '{"a":[null],"b":1}', put_back: None}
-    leases = [Extension(one, 1, seconds(500), True, known) for one, known in headers.items()]
+    leases = [
+        Extension(row, 1, seconds(500), True, headers[row.message_id])
+        for row in await held(store, list(headers))
+    ]
     answers = await store.extend(Q, leases)
     assert {row["msg_id"]: (row["extended"], row["held"]) for row in answers} == {
         plain: (True, True),
@@ -436,7 +471,7 @@ async def test_what_is_being_settled_is_extended_until_it_was_put_back(store: St
 async def test_completing_deletes(store: Store, rows: Rows):
     made = await put_many(rows, 3)
     await claimed(store)
-    assert sorted(await store.complete(Q, made[:2], 1)) == made[:2]
+    assert sorted(await store.complete(Q, await held(store, made[:2]), 1)) == made[:2]
     assert [row["msg_id"] for row in await rows.all()] == made[2:]
     assert await rows.archived() == {}
 
@@ -445,7 +480,7 @@ async def test_archiving_keeps_everything(store: Store, rows: Rows):
     made = await rows.put('{"a": 1}', headers="""'{"mine": 1, "pgtasks": {"failures": 9}}'""")
     await claimed(store)
     before = await rows.one(made)
-    assert await store.archive(Q, [made], 1, ['{"outcome":"done"}']) == [made]
+    assert await store.archive(Q, await held(store, [made]), 1, ['{"outcome":"done"}']) == [made]
     row = await store.on.fetchrow("SELECT *, enqueued_at::text AS enqueued FROM pgmq.a_default")
     assert row["enqueued"] == before["enqueued_at"]
     for column in ("msg_id", "read_ct", "last_read_at", "vt", "message"):
@@ -459,7 +494,9 @@ async def test_retrying_makes_due_again(store: Store, rows: Rows):
     now, later = await put_many(rows, 2)
     await claimed(store)
     states = ['{"failures":1}', None]
-    assert sorted(await store.retry(Q, [now, later], 1, [NONE, seconds(90)], states)) == [
+    assert sorted(
+        await store.retry(Q, await held(store, [now, later]), 1, [NONE, seconds(90)], states)
+    ) == [
         now,
         later,
     ]
@@ -481,10 +518,10 @@ async def test_foreign_headers_survive_our_part(store: Store, rows: Rows):
 async def survives(store: Store, rows: Rows, headers: str | None) -> None:
     ids = [await rows.put("{}", headers=headers and f"'{headers}'") for _ in range(4)]
     await claimed(store)
-    await store.retry(Q, ids[:1], 1, [NONE], ['{"failures":1}'])
-    await store.give_back(Q, ids[1:2], 1)
-    await store.count_crash(Q, ids[2], 1, LEASE)
-    await store.archive(Q, ids[3:], 1, ['{"outcome":"done"}'])
+    await store.retry(Q, await held(store, ids[:1]), 1, [NONE], ['{"failures":1}'])
+    await store.give_back(Q, await held(store, ids[1:2]), 1)
+    await store.count_crash(Q, await held_one(store, ids[2]), 1, LEASE)
+    await store.archive(Q, await held(store, ids[3:]), 1, ['{"outcome":"done"}'])
     found = [json.loads((await rows.one(one))["headers"]) for one in ids[:3]]
     found.append(json.loads(await store.on.fetchval("SELECT headers FROM pgmq.a_default")))
     ours = [{"failures": 1}, {"releases": 1}, {"crashes": 1}, {"outcome": "done"}]
@@ -498,7 +535,7 @@ async def test_foreign_headers_survive_a_second_settlement(store: Store, rows: R
     made = await rows.put("{}", headers="'[1]'")
     for _ in range(3):
         [row] = await store.claim(Q, 1, LEASE, BEGINNING)
-        await store.give_back(Q, [made], row["read_ct"])
+        await store.give_back(Q, await held(store, [made]), row["read_ct"])
     assert json.loads((await rows.one(made))["headers"]) == {
         "foreign": [1],
         "pgtasks": {"releases": 3},
@@ -522,8 +559,8 @@ async def test_counting_in_garbage_never_fails(store: Store, rows: Rows):
     for headers, expected in GARBAGE_STATES.items():
         one, other_one = [await rows.put("{}", headers=f"'{headers}'") for _ in range(2)]
         await claimed(store)
-        assert await store.give_back(Q, [one], 1) == [one]
-        assert await store.count_crash(Q, other_one, 1, LEASE) is not None
+        assert await store.give_back(Q, await held(store, [one]), 1) == [one]
+        assert await store.count_crash(Q, await held_one(store, other_one), 1, LEASE) is not None
         assert float((await rows.state(one))["releases"]) == expected
         assert float((await rows.state(other_one))["crashes"]) == expected
         await claimed(store)
@@ -532,7 +569,7 @@ async def test_counting_in_garbage_never_fails(store: Store, rows: Rows):
 async def test_giving_back_is_due_at_once_and_counted(store: Store, rows: Rows):
     made = await rows.put("{}", headers="""'{"pgtasks": {"failures": 2, "releases": 1}}'""")
     await claimed(store)
-    assert await store.give_back(Q, [made], 1) == [made]
+    assert await store.give_back(Q, await held(store, [made]), 1) == [made]
     assert await rows.state(made) == {"failures": 2, "releases": 2}
     assert (await rows.one(made))["read_ct"] == 1
     assert await claimed(store) == [made]
@@ -544,10 +581,10 @@ async def test_what_was_put_back_in_the_last_moment_of_its_process_keeps_its_del
     """Its lease has ended, and the dead process had not been told."""
     made, again = await rows.put("{}"), await rows.put("{}")
     await claimed(store)
-    await store.retry(Q, [made], 1, [LEASE], ['{"failures":1}'])
+    await store.retry(Q, await held(store, [made]), 1, [LEASE], ['{"failures":1}'])
 
-    assert await store.give_back(Q, [made, again], 1) == [again]
-    assert await store.give_back(Q, [made, again], 1) == []
+    assert await store.give_back(Q, await held(store, [made, again]), 1) == [again]
+    assert await store.give_back(Q, await held(store, [made, again]), 1) == []
 
     assert await rows.state(made) == {"failures": 1}
     assert (await rows.one(made))["due_in"] > 0
@@ -557,7 +594,7 @@ async def test_what_was_put_back_in_the_last_moment_of_its_process_keeps_its_del
 async def test_counting_a_crash_keeps_the_lease(store: Store, rows: Rows):
     made = await rows.put('{"a": 1}', enqueued_at="'infinity'")
     await claimed(store)
-    row = await store.count_crash(Q, made, 1, seconds(500))
+    row = await store.count_crash(Q, await held_one(store, made), 1, seconds(500))
     assert row is not None
     assert (row["msg_id"], row["read_ct"], row["message"]) == (made, 1, '{"a": 1}')
     assert json.loads(row["headers"]) == {"pgtasks": {"crashes": 1}}
@@ -615,7 +652,7 @@ async def test_counts(store: Store, rows: Rows):
     gone = await rows.put("{}", vt="clock_timestamp() - interval '2 minutes'")
     [lease] = await store.claim(Q, 1, LEASE, datetime.now(UTC) - timedelta(days=9))
     assert lease["msg_id"] == gone
-    await store.archive(Q, [gone], 1, ["{}"])
+    await store.archive(Q, await held(store, [gone]), 1, ["{}"])
     counts = await store.queue_counts(Q)
     assert (counts["due"], counts["delayed"], counts["leased_or_retrying"]) == (2, 2, 1)
     assert counts["archived"] == 1
@@ -630,7 +667,9 @@ async def test_lists_and_finds_what_waits_and_what_is_archived(store: Store, row
     assert [row["msg_id"] for row in await store.list_messages(Q, 10)] == [first, second]
     assert len(await store.list_messages(Q, 1)) == 1
     await claimed(store)
-    await store.archive(Q, [first, second], 1, ['{"outcome":"done"}', '{"outcome":"failed"}'])
+    await store.archive(
+        Q, await held(store, [first, second]), 1, ['{"outcome":"done"}', '{"outcome":"failed"}']
+    )
     [row] = await store.list_archived(Q, 10, Filter(outcome="failed"))
     assert (row["msg_id"], row["task"], row["outcome"]) == (second, "b", "failed")
     [row] = await store.list_archived(Q, 10, Filter(task="a"))

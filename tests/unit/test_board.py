@@ -10,8 +10,9 @@ import pytest
 
 from pgtasks.board import ROWS, Board, Entry
 from pgtasks.lease import Lease
-from pgtasks.message import Message
+from pgtasks.message import Held, Message
 
+STORED = 1_795_000_000.123456
 QUEUES = ("emails", "x" * 47, "z")
 
 
@@ -24,7 +25,7 @@ def board() -> Iterator[Board]:
 
 
 def lease(message_id: int, queue: str = "emails", delivery: int = 1) -> Lease:
-    return Lease(Message(queue, message_id, delivery, 0.0, None, None, 0.0), 30.0)
+    return Lease(Message(queue, message_id, delivery, STORED, None, None, 0.0), 30.0)
 
 
 def test_an_empty_board_tells_nothing():
@@ -39,12 +40,14 @@ def test_a_lease_is_written_down_until_it_is_crossed_out(board: Board):
     board.add(other)
     board.mark_running(other)
     assert sorted(board.entries(), key=lambda entry: entry.message_id) == [
-        Entry("emails", 1, 1, is_running=False),
-        Entry("x" * 47, 2**53 + 1, 2**31 - 1, is_running=True),
+        Entry("emails", Held(1, STORED), 1, is_running=False),
+        Entry("x" * 47, Held(2**53 + 1, STORED), 2**31 - 1, is_running=True),
     ]
     board.mark_ended(other)
     board.remove(one)
-    assert board.entries() == [Entry("x" * 47, 2**53 + 1, 2**31 - 1, is_running=False)]
+    assert board.entries() == [
+        Entry("x" * 47, Held(2**53 + 1, STORED), 2**31 - 1, is_running=False)
+    ]
     board.remove(other)
     assert board.entries() == []
 
@@ -82,7 +85,7 @@ def test_ten_thousand_queues_have_names():
     queues = [f"queue_{number:040}" for number in range(10_000)]
     board.name_queues(queues)
     board.add(lease(5, queues[-1]))
-    assert board.entries() == [Entry(queues[-1], 5, 1, is_running=False)]
+    assert board.entries() == [Entry(queues[-1], Held(5, STORED), 1, is_running=False)]
     board.close()
 
 
@@ -95,7 +98,7 @@ from pgtasks.message import Message
 board = Board.attach(int(sys.argv[1]))
 board.name_queues(["a", "b"])
 for number, queue in ((1, "a"), (2, "b"), (3, "b")):
-    lease = Lease(Message(queue, number, number, 0.0, None, None, 0.0), 30.0)
+    lease = Lease(Message(queue, number, number, 1.5, None, None, 0.0), 30.0)
     board.add(lease)
     if number == 2:
         board.mark_running(lease)
@@ -113,7 +116,7 @@ def test_a_board_outlives_the_process_that_wrote_it():
     )
     assert ended.returncode == -signal.SIGKILL
     assert sorted(board.entries(), key=lambda entry: entry.message_id) == [
-        Entry("a", 1, 1, is_running=False),
-        Entry("b", 2, 2, is_running=True),
+        Entry("a", Held(1, 1.5), 1, is_running=False),
+        Entry("b", Held(2, 1.5), 2, is_running=True),
     ]
     board.close()

@@ -120,7 +120,7 @@ def test_pulses_and_leases_on_a_board_leave_each_other_alone():
         beat.failed()
     assert len(board.entries()) == ROWS
     assert {entry.message_id for entry in board.entries()} == {2**62}
-    assert {round(reading.late_seconds) for reading in board.pulses.read()} == {7}
+    assert all(7 <= reading.late_seconds < 60 for reading in board.pulses.read())
     board.close()
 
 

@@ -1,9 +1,10 @@
 """How often a message may end its process, and in which company."""
 
 from pgtasks.board import Entry
+from pgtasks.message import Held
 from pgtasks.trial import Trial
 
-ONE, OTHER = Entry("default", 1, 1, True), Entry("default", 2, 1, True)
+ONE, OTHER = Entry("default", Held(1, 0.0), 1, True), Entry("default", Held(2, 0.0), 1, True)
 
 
 def test_what_ran_side_by_side_is_first_run_together() -> None:
