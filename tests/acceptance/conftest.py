@@ -80,8 +80,14 @@ def checker(
 
 
 @pytest.fixture
+def reach(database_url: str) -> Mapping[str, str]:
+    """How workers reach the test's database, and as whom; a file of tests may say it otherwise."""
+    return {"PGTASKS_DATABASE_URL": database_url}
+
+
+@pytest.fixture
 def start_worker(
-    tmp_path: Path, database_url: str, history: History, checker: Checker
+    tmp_path: Path, reach: Mapping[str, str], history: History, checker: Checker
 ) -> StartWorker:
     """Starts workers on the test's database: options alone are for `TASKS`."""
     started = checker.workers
@@ -89,7 +95,7 @@ def start_worker(
     def start(*arguments: str, environ: Mapping[str, str] | None = None) -> WorkerProcess:
         settings = {
             **SHORT,
-            "PGTASKS_DATABASE_URL": database_url,
+            **reach,
             VARIABLE: str(history.path),
             **(environ or {}),
         }

@@ -2,12 +2,14 @@
 
 import signal
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from acceptance.checker import Checker
 from acceptance.conftest import TASKS, StartWorker
 from acceptance.history import History
+from acceptance.least_rights import as_a_worker
 from acceptance.tables import Row, Tables
 from acceptance.tasks_under_test import (
     DEADLY,
@@ -34,6 +36,13 @@ CAUSES = {
 INNOCENT = [f"innocent-{n}" for n in range(7)]
 LATE_SECONDS = 3.0
 """What a busy machine may add to a poll of a second and a process's start."""
+
+
+@pytest.fixture
+def reach(database_url: str) -> Iterator[Mapping[str, str]]:
+    """As a role that may do what a worker has to, and nothing else."""
+    with as_a_worker(database_url) as reach:
+        yield reach
 
 
 def outcome(rows: list[Row], message_id: int) -> dict[str, object]:
@@ -175,7 +184,7 @@ async def test_children_of_a_killed_supervisor_give_back_what_outlasts_the_grace
 
 @pytest.mark.parametrize("how", ["importing", "blocking"])
 async def test_child_of_a_killed_supervisor_ends_though_it_is_held_up(
-    how: str, start_worker: StartWorker, client: Client, history: History, tmp_path: Path
+    how: str, start_worker: StartWorker, tables: Tables, history: History, tmp_path: Path
 ) -> None:
     """By a module that hangs while it is imported, or a task that never lets go of the loop."""
     begun = tmp_path / "begun"

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 
 import pytest
@@ -10,6 +10,7 @@ from acceptance.checker import Checker
 from acceptance.conftest import StartWorker
 from acceptance.evidence import CREATE_EFFECTS
 from acceptance.history import History
+from acceptance.least_rights import as_a_worker
 from acceptance.proxy import Proxy
 from acceptance.tables import Tables
 from acceptance.tasks_under_test import fails_at_first, quick, slow_at_first, takes_effect
@@ -26,14 +27,21 @@ LATE_SECONDS = 3.0
 
 
 @pytest.fixture
-async def proxy(database_url: str) -> AsyncIterator[Proxy]:
-    async with Proxy.to(database_url) as opened:
+def reach(database_url: str) -> Iterator[Mapping[str, str]]:
+    """As a role that may do what a worker has to, and nothing else."""
+    with as_a_worker(database_url) as reach:
+        yield reach
+
+
+@pytest.fixture
+async def proxy(reach: Mapping[str, str]) -> AsyncIterator[Proxy]:
+    async with Proxy.to(reach["PGTASKS_DATABASE_URL"]) as opened:
         yield opened
 
 
 @pytest.fixture
 async def effects(tables: Tables) -> None:
-    await tables.connection.execute(CREATE_EFFECTS)
+    await tables.connection.execute(f"{CREATE_EFFECTS}; GRANT INSERT ON effect TO PUBLIC")
 
 
 async def ready_behind(start_worker: StartWorker, proxy: Proxy, **environ: str) -> WorkerProcess:
