@@ -552,6 +552,10 @@ class Store:
         """Return what keeps old row versions from being removed, the oldest first."""
         return await self.on.fetch(statement("horizon_holders"), limit)
 
+    async def lacking_rights(self) -> list[Record]:
+        """Return what a worker could not do as this role, on tables that it may claim from."""
+        return await self.on.fetch(statement("lacking_rights"))
+
     async def table_health(self) -> list[Record]:
         """Return how our tables are doing, those with the most dead rows first."""
         return await self.on.fetch(statement("table_health"))

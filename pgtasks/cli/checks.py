@@ -364,6 +364,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     dangers.horizon,
     dangers.dead_rows,
     dangers.wraparound,
+    dangers.rights,
     queues,
     schedules,
     unknown_tasks,

@@ -142,6 +142,25 @@ def _of_table(table: Any) -> Finding:
     return Finding("vacuum", "warn", text, step)
 
 
+async def rights(at: Patient) -> Sequence[Finding]:
+    """Who may claim a message and may not end it runs it again and again."""
+    tables = await at.session.store.lacking_rights()
+    found = [_of_rights(table, at.facts["role"]) for table in tables if table["lacking"]]
+    if found:
+        return found[:10]
+    text = "what this role may claim it may also end"
+    if not tables:
+        text = "this role may claim from no queue there is: no worker could be this role"
+    return [Finding("rights", "ok", text)]
+
+
+def _of_rights(table: Any, role: str) -> Finding:
+    lacking = ", ".join(table["lacking"])
+    text = f"this role may claim messages, and lacks {lacking} on {table['name']}: a worker would "
+    text += "run them again and again"
+    return Finding("rights", "warn", text, f"GRANT {lacking} ON {table['name']} TO {role}")
+
+
 async def wraparound(at: Patient) -> Sequence[Finding]:
     """A server that runs out of transaction numbers takes no more writes."""
     limits = await at.session.store.server_limits()

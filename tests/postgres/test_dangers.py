@@ -34,7 +34,7 @@ def said(capsys: CLI, check: str, *arguments: str) -> list[tuple[str, str, str |
 
 
 @pytest.mark.parametrize(
-    "check", ["pooler", "timeouts", "room", "notify", "horizon", "vacuum", "wraparound"]
+    "check", ["pooler", "timeouts", "room", "notify", "horizon", "vacuum", "wraparound", "rights"]
 )
 def test_nothing_endangers_a_fresh_server(capsys: CLI, check: str):
     [(level, _, step)] = said(capsys, check)
@@ -145,6 +145,23 @@ async def _left_by_a_vacuum(connection: "asyncpg.Connection[asyncpg.Record]") ->
         r"(\d+) (?:are dead but not yet removable|dead row versions cannot)", str(said)
     )
     return int(dead)
+
+
+def test_a_role_that_may_claim_and_not_end_is_told_so(capsys: CLI, database_url: str, limited: str):
+    """Its worker would run each message again and again."""
+    role = role_of(limited)
+    run(database_url, "SELECT pgtasks.create_queue('emails')")
+    [(level, text, _)] = said(capsys, "rights", "--database-url", limited)
+    assert (level, "from no queue" in text) == ("ok", True)
+    run(database_url, f"GRANT SELECT, INSERT, UPDATE ON pgmq.q_emails, pgmq.a_emails TO {role}")
+    [(level, text, step)] = said(capsys, "rights", "--database-url", limited)
+    assert level == "warn"
+    assert "lacks DELETE on pgmq.q_emails" in text
+    assert step == f"GRANT DELETE ON pgmq.q_emails TO {role}"
+    run(database_url, str(step))
+    assert said(capsys, "rights", "--database-url", limited) == [
+        ("ok", "what this role may claim it may also end", None)
+    ]
 
 
 def test_who_does_not_see_the_sessions_of_others_is_told_so(
