@@ -78,7 +78,12 @@ class Keeper:
 
     def hold(self, *leases: Lease) -> None:
         """Extend these leases until they are let go."""
-        self._held.update((lease.key, lease) for lease in leases)
+        for lease in leases:
+            before = self._held.get(lease.key)
+            self._held[lease.key] = lease
+            # Claimed anew by us: somebody else made it due, or gave its number to another message.
+            if before is not None and not before.lost and not before.settling:
+                self._lose(before)
         for seconds in {lease.length_seconds for lease in leases}:
             self._pause = min(self._pause, max(0.05, seconds / 12))
 

@@ -142,7 +142,7 @@ class Settler:
                 pass
 
     async def _write(self, group: _Group, members: list[_Pending]) -> None:
-        members.sort(key=lambda pending: pending.message_id)
+        members.sort(key=lambda pending: pending.lease.message.held)
         backoff = Backoff(longest_seconds=2.0)
         unsure = False
         while members:

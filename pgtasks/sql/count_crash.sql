@@ -1,5 +1,5 @@
--- Count a proven crash against the message of one lease ($1 id, stored at $2, $3 delivery) and extend
--- the lease by $4; the message as a claim would have returned it.
+-- Count a proven crash against the message of one lease ($1 id, stored at $2, $3 delivery) and
+-- extend the lease by $4; the message as a claim would have returned it.
 UPDATE {q} AS message
 SET vt = clock_timestamp() + $4::interval,
     headers = pgtasks.with_one_more(message.headers, 'crashes')

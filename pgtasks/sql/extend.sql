@@ -7,20 +7,20 @@ WITH ours AS (
     SELECT msg_id
     FROM {q}
     WHERE msg_id = ANY($1::bigint[])
-        AND read_ct = ($3::integer[])[pg_catalog.array_position($1::bigint[], msg_id)]
+        AND read_ct = ($3::integer[])[pg_catalog.width_bucket(msg_id, $1::bigint[])]
         AND date_part('epoch', pgtasks.clamped(enqueued_at))
             = ($2::float8[])[pg_catalog.width_bucket(msg_id, $1::bigint[])]
         AND (
-            NOT ($5::boolean[])[pg_catalog.array_position($1::bigint[], msg_id)]
+            NOT ($5::boolean[])[pg_catalog.width_bucket(msg_id, $1::bigint[])]
             OR headers IS NOT DISTINCT FROM
-                (($6::text[])[pg_catalog.array_position($1::bigint[], msg_id)])::jsonb
+                (($6::text[])[pg_catalog.width_bucket(msg_id, $1::bigint[])])::jsonb
         )
     FOR UPDATE SKIP LOCKED
 ), extended AS (
     UPDATE {q}
     -- A task may have asked for more time than this.
     SET vt = greatest(
-        vt, clock_timestamp() + ($4::interval[])[pg_catalog.array_position($1::bigint[], msg_id)]
+        vt, clock_timestamp() + ($4::interval[])[pg_catalog.width_bucket(msg_id, $1::bigint[])]
     )
     WHERE msg_id = ANY(ARRAY(SELECT msg_id FROM ours))
     RETURNING msg_id
@@ -31,7 +31,7 @@ SELECT lease.msg_id, lease.read_ct,
         SELECT msg_id
         FROM {q}
         WHERE msg_id = ANY($1::bigint[])
-            AND read_ct = ($3::integer[])[pg_catalog.array_position($1::bigint[], msg_id)]
+            AND read_ct = ($3::integer[])[pg_catalog.width_bucket(msg_id, $1::bigint[])]
             AND date_part('epoch', pgtasks.clamped(enqueued_at))
                 = ($2::float8[])[pg_catalog.width_bucket(msg_id, $1::bigint[])]
     )) AS held

@@ -1,7 +1,7 @@
--- Make the messages of a dead process's leases ($1 ids in order, stored at $2, all of the delivery $3) due at
--- once, as released: it had not started them, or it was ended on purpose. The ids whose lease still
--- stood. One that was put back in the process's last moment has as many deliveries that ended as it has deliveries:
--- it waits for its own time.
+-- Make the messages of a dead process's leases ($1 ids in order, stored at $2, all of the delivery
+-- $3) due at once, as released: it had not started them, or it was ended on purpose. The ids whose
+-- lease still stood. One that was put back in the process's last moment has as many deliveries that
+-- ended as it has deliveries: it waits for its own time.
 UPDATE {q}
 SET vt = clock_timestamp(), headers = pgtasks.with_one_more(headers, 'releases')
 WHERE msg_id = ANY($1::bigint[]) AND read_ct = $3::integer

@@ -242,15 +242,20 @@ async def test_a_lost_connection_is_opened_again(kept: Kept, rows: Rows):
     assert kept.lost == []
 
 
-async def test_the_same_message_delivered_again_is_kept_under_its_new_lease(kept: Kept, rows: Rows):
+@pytest.mark.parametrize("another", ["read_ct = read_ct", "read_ct = 0, enqueued_at = now()"])
+async def test_what_is_claimed_again_here_is_kept_by_its_new_lease(
+    kept: Kept, rows: Rows, another: str
+):
+    """Somebody made it due; or its number is another message's, of a standby that took over."""
     made = await rows.put("{}")
     old = await kept.claim(1)
-    await rows.set(made, "vt = clock_timestamp() - interval '1 s'")
+    await rows.set(made, f"vt = clock_timestamp() - interval '1 s', {another}")
     new = await kept.claim(1)
+    assert (kept.lost, old.lost) == ([made], True)
     kept.keeper.let_go(old)
     assert kept.keeper.held() == [new]
     await extended_times(rows, made, 3)
-    assert kept.lost == []
+    assert (kept.lost, new.lost) == ([made], False)
 
 
 # In a worker

@@ -532,8 +532,8 @@ def test_leases_are_kept_to_whatever_happens(machine: type[Leases]):
 
 
 BY_DELIVERY = "read_ct = $3::integer"
-PLACE = "[pg_catalog.array_position($1::bigint[], msg_id)]"
-STORED = "($2::float8[])[pg_catalog.width_bucket(msg_id, $1::bigint[])]"
+PLACE = "[pg_catalog.width_bucket(msg_id, $1::bigint[])]"
+STORED = f"($2::float8[]){PLACE}"
 
 FENCES = {
     "complete": ("complete", BY_DELIVERY, "$3::integer > 0"),

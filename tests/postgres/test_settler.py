@@ -1,6 +1,7 @@
 """Endings are written many in a statement, over every loss, and one bad row spoils no other."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -162,6 +163,23 @@ async def test_waiting_for_the_ending_of_a_lost_lease_returns_too(bench: Bench, 
         await bench.settler.put_and_wait(known, done(known))
         await bench.settler.put_and_wait(unknown, done(unknown))
     assert bench.settler.counts == {"lost": 2}
+
+
+async def test_of_two_messages_of_one_number_the_one_that_is_there_is_ended(
+    bench: Bench, rows: Rows
+):
+    """A standby took over, gave a number anew, and both runs end in the same moment."""
+    [made] = await fill(rows, 1)
+    [first] = await bench.claim(1)
+    first.settling = True
+    await rows.set(made, "vt = clock_timestamp(), read_ct = 0")
+    await rows.set(made, "enqueued_at = enqueued_at + interval '1 microsecond'")
+    [second] = await bench.claim(1)
+    bench.settler.put(second, failed(second, "of the second"))
+    bench.settler.put(first, failed(first, "of the first"))
+    await bench.settled(2)
+    [error] = (await rows.state(made))["errors"]
+    assert "of the second" in json.dumps(error)
 
 
 async def test_one_bad_row_spoils_no_other(bench: Bench, rows: Rows, heard: Any):
