@@ -1,3 +1,4 @@
 -- What differs as soon as a transaction has ended that may have written, in any database of the
--- server; and with every connection, since what another server says is no answer.
-SELECT pg_backend_pid()::text || ' '::text || pg_current_snapshot()::text
+-- server; and with every connection and server, since what another one says is no answer.
+SELECT pg_current_snapshot()::text || ' '::text || pg_backend_pid()::text || ' '::text
+    || pg_postmaster_start_time()::text
