@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import attrs
@@ -15,7 +16,7 @@ from pgtasks.connection import FAILURES, WORKER_SETTINGS, Connection, Line, is_t
 from pgtasks.events import Events
 from pgtasks.keeper import Keeper
 from pgtasks.lease import Lease
-from pgtasks.message import write_state
+from pgtasks.message import Held, write_state
 from pgtasks.outage import Outage
 from pgtasks.pulse import Pulse
 from pgtasks.settlement import Settlement, describe_error
@@ -28,7 +29,7 @@ LINGER_SECONDS = 0.005
 FULL = 500
 """Settlements that are enough for a statement: beyond it the cost of each falls no further."""
 LARGEST = 1000
-"""The most for one: finding a row's place among them costs the square of their number."""
+"""The most for one: what came later waits no longer than for so many."""
 
 
 @attrs.define(eq=False)
@@ -36,10 +37,14 @@ class _Pending:
     lease: Lease
     settlement: Settlement
     written: "asyncio.Future[None] | None" = None
+    held: Held = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.held = self.lease.message.held
 
     @property
     def message_id(self) -> int:
-        return self.lease.message.message_id
+        return self.held.message_id
 
 
 class _Group(NamedTuple):
@@ -142,7 +147,7 @@ class Settler:
                 pass
 
     async def _write(self, group: _Group, members: list[_Pending]) -> None:
-        members.sort(key=lambda pending: pending.lease.message.held)
+        members.sort(key=attrgetter("held"))
         backoff = Backoff(longest_seconds=2.0)
         unsure = False
         while members:
@@ -240,7 +245,7 @@ async def _settle(on: Connection, group: _Group, members: Sequence[_Pending]) ->
 
 async def _write(store: Store, group: _Group, members: Sequence[_Pending]) -> list[int]:
     queue, delivery = group.queue, group.delivery
-    held = [pending.lease.message.held for pending in members]
+    held = [pending.held for pending in members]
     if group.action == "complete":
         return await store.complete(queue, held, delivery)
     states = [pending.settlement.state for pending in members]
