@@ -20,6 +20,7 @@ WIPE = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid();
 DROP SCHEMA IF EXISTS pgtasks, pgmq, app CASCADE;
+DO $$ BEGIN EXECUTE format('ALTER DATABASE %I RESET ALL', current_database()); END $$;
 """
 
 
@@ -33,7 +34,7 @@ def kept_database_url(server_url: str) -> Iterator[str]:
 
 @pytest.fixture
 def database_url(kept_database_url: str) -> str:
-    """The address of a database with a fresh schema in it, and nobody connected."""
+    """The address of a database with a fresh schema in it, no settings, and nobody connected."""
     asyncio.run(_execute(kept_database_url, WIPE))
     asyncio.run(_execute(kept_database_url, migrate.script()))
     return kept_database_url

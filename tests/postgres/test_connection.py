@@ -1,6 +1,5 @@
 """A connection of our own has our settings, whatever others say, and leaves none behind."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
@@ -15,13 +14,11 @@ OURS = ("4500ms", "off")
 
 
 @pytest.fixture
-async def other_limits(connection: Any) -> AsyncIterator[None]:
+async def other_limits(connection: Any) -> None:
     """The database has limits that are made for other programs."""
     name = await connection.fetchval("SELECT quote_ident(current_database())")
     await connection.execute(f"ALTER DATABASE {name} SET statement_timeout = '80ms'")
     await connection.execute(f"ALTER DATABASE {name} SET lock_timeout = '70ms'")
-    yield
-    await connection.execute(f"ALTER DATABASE {name} RESET ALL")
 
 
 @pytest.mark.usefixtures("other_limits")
