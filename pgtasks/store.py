@@ -1,15 +1,16 @@
 """Store: the only module that speaks SQL, one method for each file in sql/."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib.resources import files
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import asyncpg
 import attrs
 
+from pgtasks.binary_rows import COLUMNS
 from pgtasks.declaration import Declaration
 from pgtasks.errors import SchemaError
 from pgtasks.filter import Filter
@@ -175,6 +176,22 @@ class Store:
             raise ValueError("a message has a control character in it that JSON does not allow")
         ids: list[int] = await self.on.fetchval(text, joined, headers, delay, at, told)
         return ids
+
+    async def draw_numbers(
+        self, queue: str, count: int, delay: timedelta, at: datetime | None
+    ) -> tuple[list[int], int] | None:
+        """Return numbers for messages to copy, and when they are due; None: this role may not."""
+        numbers, due = await self.on.fetchrow(_on_queue("draw_numbers", queue), count, delay, at)
+        return None if numbers is None else (numbers, due)
+
+    async def copy(self, queue: str, rows: AsyncIterable[bytes]) -> int:
+        """Copy messages into the queue, as binary rows; return how many it took."""
+        check_queue_name(queue)
+        on = cast("asyncpg.Connection[Record]", self.on)
+        status = await on.copy_to_table(
+            f"q_{queue}", schema_name="pgmq", columns=COLUMNS, source=rows, format="binary"
+        )
+        return int(status.removeprefix("COPY "))
 
     async def send_batch(
         self,

@@ -22,7 +22,8 @@ LOCKS = (
     "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) "
     "WHERE datname = current_database() AND "
 )
-"""Of this test's database: others are at work on the server."""
+"""Of this test's database: others are at work on the server. Not for polling within a transaction,
+in which Postgres shows the sessions there were when it was asked first."""
 
 
 @attrs.frozen

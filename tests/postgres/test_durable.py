@@ -107,7 +107,7 @@ async def test_the_slot_of_a_durable_run_is_busy_until_its_end_is_written(
             )
             locked.set()
             waiting = LOCKS + "NOT granted"
-            while not await other.fetchval(waiting):
+            while not await rows.connection.fetchval(waiting):
                 await anyio.sleep(0.01)
             await anyio.sleep(0.2)
             assert ran == [1]

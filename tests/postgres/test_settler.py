@@ -272,7 +272,7 @@ async def test_endings_wait_for_a_lock_and_are_written_after_it(
             bench.settler.put(lease, done(lease))
         waiting = LOCKS + "NOT granted"
         async with asyncio.timeout(10):
-            while not await other.fetchval(waiting):
+            while not await rows.connection.fetchval(waiting):
                 await asyncio.sleep(0.01)
         assert bench.settler.counts == {}
     await other.close()
