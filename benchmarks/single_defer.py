@@ -14,11 +14,13 @@ from benchmarks.stats import Series
 from benchmarks.workload import nothing
 from pgtasks import connect
 from pgtasks.connection import Connection, Pool
+from pgtasks.message import new_id, write_envelope
 from pgtasks.sender import CARRIERS
 
 QUEUE = "bench_single"
 AT_ONCE = 50
-BODY = '{"metadata":{"id":1,"worker_name":"benchmarks.workload.nothing"},"args":{"number":1}}'
+BODY = write_envelope(new_id(), nothing.name, b'{"number":1}')
+"""What `defer` stores, too."""
 INSERT = f'INSERT INTO pgmq."q_{QUEUE}" (vt, message) VALUES (clock_timestamp(), $1::jsonb)'  # noqa: S608
 NOTIFYING = f"""
     WITH sent AS ({INSERT} RETURNING msg_id) SELECT pg_notify('pgtasks', '{QUEUE}') FROM sent

@@ -227,6 +227,8 @@ class Carrier:
 
 async def _stored(store: Store, batch: Sequence[Parcel], *, notify: bool) -> Sequence[int]:
     """Store the messages of a batch in one statement, and return their numbers in order."""
+    if len(batch) == 1:
+        return await batch[0].call.store(store, batch[0].bodies, notify=notify)
     first, bodies = batch[0].call, [body for parcel in batch for body in parcel.bodies]
     if all(parcel.call.is_due_as(first) for parcel in batch):
         return await first.store(store, bodies, notify=notify)

@@ -154,9 +154,9 @@ class Store:
         notify: bool,
     ) -> int:
         """Store one message and return its id."""
-        text = _on_queue("send", queue)
-        told = queue if notify else None
-        message_id: int = await self.on.fetchval(text, body, headers, delay, at, told)
+        text = _on_queue("send_and_tell" if notify else "send", queue)
+        told = (queue,) if notify else ()
+        message_id: int = await self.on.fetchval(text, body, headers, delay, at, *told)
         return message_id
 
     async def send_many(
