@@ -301,7 +301,8 @@ class Scheduler:
         return self._ready.popleft()
 
     async def _run(self, lease: Lease, slot: Slot) -> None:
-        if lease.lost:
+        # A process that was frozen goes on here before its keeper knows what is lost.
+        if lease.lost or lease.is_over():
             self._settler.forget(lease)
             self._note_room()
             return

@@ -234,5 +234,8 @@ async def test_it_notices_when_nobody_looks_behind_the_mark(
     Another program would find what they miss, and put it before the mark by reading it.
     """
     monkeypatch.setattr(watermark, "FULL_LOOK_SECONDS", 10**6)
-    ledger = await stress(database, 4, 2 * LEASE, is_shared=False)
-    assert ledger.lost
+    for _ in range(3):  # now and then nothing comes late enough
+        ledger = await stress(database, 4, 2 * LEASE, is_shared=False)
+        if ledger.lost:
+            return
+    pytest.fail("nothing was missed, three times")

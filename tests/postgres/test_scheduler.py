@@ -248,9 +248,11 @@ async def test_a_suspect_is_not_started(database: DatabaseConfig, rows: Rows):
     assert sorted(asked) == [second, suspect]
 
 
-async def test_a_lease_that_was_lost_before_its_turn_is_not_started(
-    database: DatabaseConfig, rows: Rows
+@pytest.mark.parametrize("what", [{"lost": True}, {"kept_until": 0.0}])
+async def test_a_lease_that_was_lost_or_over_before_its_turn_is_not_started(
+    database: DatabaseConfig, rows: Rows, what: dict[str, Any]
 ):
+    """The second is what a process meets that was frozen, before its keeper knows."""
     await fill(rows, 300)
     async with fetching(database, 1) as bench:
         bench.gate.set()
@@ -265,7 +267,8 @@ async def test_a_lease_that_was_lost_before_its_turn_is_not_started(
                 await asyncio.sleep(0.01)
         for lease in bench.keeper.held():
             if lease.message.message_id in made[1:3]:
-                lease.lost = True
+                for name, value in what.items():
+                    setattr(lease, name, value)
         bench.gate.set()
         await bench.has_run(303)
     assert bench.ran[300:] == [made[0], made[3], made[4]]
