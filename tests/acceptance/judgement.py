@@ -410,7 +410,8 @@ def _recovered_in(case: _Case, again: Iterable[tuple[Run, Run]]) -> dict[str, fl
     longest: dict[str, float] = {}
     for before, after in again:
         for fault in case.faults:
-            if fault.hit(before) and fault.at <= after.started_at:
+            # A freeze also hits what began at its end, which has nothing to recover from.
+            if fault.hit(before) and before.started_at <= fault.at <= after.started_at:
                 seconds = after.started_at - fault.at
                 longest[fault.kind] = max(seconds, longest.get(fault.kind, 0.0))
     return longest
