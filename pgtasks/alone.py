@@ -87,7 +87,7 @@ class Alone:
                 await self._run(waiting.popleft(), slot)
 
     async def _run(self, lease: Lease, slot: Slot) -> None:
-        if lease.lost or lease.is_over():  # as in the scheduler
+        if not lease.may_begin():
             self._settler.forget(lease)
             return
         self._running.add(lease)

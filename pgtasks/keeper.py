@@ -154,7 +154,6 @@ class Keeper:
                 self._lose(lease)
 
     async def _extend(self, queue: str, leases: list[Lease]) -> None:
-        leases.sort(key=lambda lease: lease.message.message_id)
         extensions = [_extension(lease) for lease in leases]
         asked_at = monotonic()
         # No longer than until the first of them is over: then it is to be cancelled, not kept.

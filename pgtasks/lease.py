@@ -54,6 +54,13 @@ class Lease:
         """Tell whether it may have run out: another worker may be about to start the message."""
         return monotonic() > self.over_at
 
+    def may_begin(self) -> bool:
+        """Tell whether its message may be run now.
+
+        A process that was frozen asks this before its keeper knows what is lost.
+        """
+        return not self.lost and not self.is_over()
+
 
 def leased(queue: str, row: Iterable[Any], claimed_at: float, length: timedelta) -> Lease:
     """Return the lease that a row of a claim stands for."""

@@ -301,8 +301,7 @@ class Scheduler:
         return self._ready.popleft()
 
     async def _run(self, lease: Lease, slot: Slot) -> None:
-        # A process that was frozen goes on here before its keeper knows what is lost.
-        if lease.lost or lease.is_over():
+        if not lease.may_begin():
             self._settler.forget(lease)
             self._note_room()
             return
